@@ -1,0 +1,1 @@
+"""KServe: services, their URLs and runtimes. Knows nothing of `analysis`."""

@@ -1,0 +1,236 @@
+"""The run directory: the contract between the load (`swarm`) and the analysis.
+
+Written as the run goes, readable after a crash:
+
+- `run.json`          what was run (`RunInfo`), rewritten atomically as the run goes on
+- `requests.journal`  batches of records, appended as they arrive; removed once the table is whole
+- `requests.parquet`  one row per request, made from the journal by `kvswarm.analysis`
+- `summary.json`, `report.html`, `locust.log`, Locust's own CSVs
+
+The journal is a sequence of frames `length (u32 LE) | crc32 (u32 LE) | payload`. The first payload
+is a JSON header, the others are what `records.encode_batch` made. A crash can cut the last frame
+short; a reader stops there and says so. `kill -9` loses nothing that was written, because the
+bytes are in the kernel then.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import msgspec
+
+from kvswarm.errors import RunDirError
+from kvswarm.records import SCHEMA_VERSION, Record, decode_batch
+
+FRAME: Final = struct.Struct("<II")
+
+
+class TargetInfo(msgspec.Struct, kw_only=True):
+    """What was measured. `base_url` is what `/chat/completions` hangs on."""
+
+    base_url: str
+    model: str
+    endpoint: str
+    simulator: bool = False
+    server_version: str | None = None
+
+
+class WorkerInfo(msgspec.Struct, kw_only=True):
+    """One load-generating process, as it reported itself at its end."""
+
+    worker: int
+    host: str
+    pid: int
+    records: int = 0
+    cpu_s: float | None = None
+    """CPU time of the process (user and system) from the start of the load to its end."""
+    token_events: int = 0
+    dropped_arrivals: int = 0
+    """Arrivals of an open loop that found `max_in_flight` requests running, so were not sent."""
+    failed_listeners: int = 0
+    """Exceptions in listeners of our events, which Locust would only log."""
+    lost: bool = False
+    """It never said that all was sent: its unsent records are missing."""
+
+
+class RunInfo(msgspec.Struct, kw_only=True):
+    """run.json. Moments are ns of CLOCK_REALTIME; None: not reached."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    profile: dict[str, Any]
+    """The resolved profile, as `Profile.to_dict` gives it."""
+    seed: int
+    target: TargetInfo
+    argv: list[str]
+    locust_argv: list[str]
+    versions: dict[str, str]
+    host: dict[str, Any]
+    clock: str = "kernel"
+    workers: list[WorkerInfo] = msgspec.field(default_factory=list)
+    started_ns: int
+    load_started_ns: int | None = None
+    """When the load pattern began."""
+    load_stopped_ns: int | None = None
+    """When it stopped making new requests; in-flight ones may end later."""
+    ended_ns: int | None = None
+    ended: str | None = None
+    """`completed`, `stopped`, `interrupted`, `disk_full`, `failed`; None: cut off (a crash)."""
+    notes: list[str] = msgspec.field(default_factory=list)
+    """Things that a reader of the figures must know, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """Paths of one run directory, and its reading and writing."""
+
+    path: Path
+
+    @property
+    def run_json(self) -> Path:
+        """What was run."""
+        return self.path / "run.json"
+
+    @property
+    def journal(self) -> Path:
+        """Records as they arrived."""
+        return self.path / "requests.journal"
+
+    @property
+    def requests(self) -> Path:
+        """The table of requests."""
+        return self.path / "requests.parquet"
+
+    @property
+    def summary(self) -> Path:
+        """The figures."""
+        return self.path / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self.path / "report.html"
+
+    @property
+    def locust_log(self) -> Path:
+        """What Locust logged."""
+        return self.path / "locust.log"
+
+    def write_info(self, info: RunInfo) -> None:
+        """Write run.json whole or not at all."""
+        write_atomically(self.run_json, msgspec.json.format(msgspec.json.encode(info), indent=2))
+
+    def read_info(self) -> RunInfo:
+        """Read run.json. Raises RunDirError where it is missing or not ours."""
+        try:
+            return msgspec.json.decode(self.run_json.read_bytes(), type=RunInfo)
+        except FileNotFoundError as error:
+            raise RunDirError(
+                f"{self.path}: no run.json here",
+                fix="Give the directory of a run, as `kvswarm run` printed it.",
+            ) from error
+        except (OSError, msgspec.DecodeError) as error:
+            raise RunDirError(f"{self.run_json}: cannot be read: {error}") from error
+
+
+def new_run_dir(profile_name: str, out: Path | None = None) -> RunDir:
+    """Make the run directory: `out`, which must be new or empty, or one under `runs/`.
+
+    Raises RunDirError where it holds something already or cannot be made.
+    """
+    path = out
+    if path is None:
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        safe_name = "".join(c if c.isalnum() or c in "-_." else "-" for c in profile_name)
+        path = Path("runs") / f"{stamp}-{safe_name}-{secrets.token_hex(3)}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            raise RunDirError(
+                f"{path}: the run directory holds files already",
+                fix="Give --out a directory that is new or empty; no run overwrites another.",
+            )
+    except OSError as error:
+        raise RunDirError(f"{path}: cannot make the run directory: {error.strerror}") from error
+    return RunDir(path.resolve())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace `path` by `content` so that a reader or a crash sees the old or the new, whole."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_bytes(content)
+    unfinished.replace(path)
+
+
+class JournalWriter:
+    """Append batches of records, as `records.encode_batch` made them."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: BinaryIO = path.open("xb")
+        self.written_bytes = 0
+        self._append(msgspec.json.encode({"schema_version": SCHEMA_VERSION}))
+
+    def append(self, blob: bytes) -> None:
+        """Append one batch and hand it to the kernel. Raises OSError, such as for a full disk."""
+        self._append(blob)
+
+    def _append(self, payload: bytes) -> None:
+        start_bytes = self.written_bytes
+        try:
+            self._file.write(FRAME.pack(len(payload), zlib.crc32(payload)) + payload)
+            self._file.flush()
+        except OSError:
+            # A frame cut short would hide every later one from a reader.
+            self._file.seek(start_bytes)
+            self._file.truncate(start_bytes)
+            raise
+        self.written_bytes += FRAME.size + len(payload)
+
+    def close(self) -> None:
+        """Push the bytes to the disk and close."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+
+@dataclass
+class JournalReader:
+    """Iterate over the batches of a journal; afterwards `cut_short` tells of a broken end."""
+
+    path: Path
+    cut_short: bool = False
+
+    def __iter__(self) -> Iterator[list[Record]]:
+        """Yield batches in the order of arrival. Raises RunDirError for a foreign file."""
+        with self.path.open("rb") as file:
+            header = self._payload(file)
+            if header is None:
+                return
+            version = msgspec.json.decode(header).get("schema_version")
+            if version != SCHEMA_VERSION:
+                raise RunDirError(
+                    f"{self.path}: schema_version {version}, this kvswarm reads {SCHEMA_VERSION}",
+                    fix="Use the version of kvswarm that made the run (run.json names it).",
+                )
+            while (payload := self._payload(file)) is not None:
+                yield decode_batch(payload)
+
+    def _payload(self, file: BinaryIO) -> bytes | None:
+        head = file.read(FRAME.size)
+        if not head:
+            return None
+        if len(head) == FRAME.size:
+            length, checksum = FRAME.unpack(head)
+            payload = file.read(length)
+            if len(payload) == length and zlib.crc32(payload) == checksum:
+                return payload
+        self.cut_short = True
+        return None
