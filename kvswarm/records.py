@@ -95,7 +95,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     coalesced_events: int = 0
     """Token-bearing events whose own arrival is not known: later bytes shared their read."""
     clock: str = "kernel"
-    """`kernel`: receive stamps of the kernel. `read`: the moment of our read, where there is none."""
+    """`kernel`: the kernel's receive stamps; `read`: the moments of our reads, where none are."""
     clock_step_us: int | None = None
     """Step of CLOCK_REALTIME against CLOCK_MONOTONIC during the request, where one was seen."""
     resent: int = 0

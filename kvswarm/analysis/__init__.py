@@ -1,0 +1,1 @@
+"""Figures from run directories alone: table, summary, verdict, report."""

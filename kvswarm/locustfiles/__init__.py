@@ -1,0 +1,1 @@
+"""One Locust user class per profile; thin."""

@@ -1,0 +1,1 @@
+"""The embedded target: a continuous-batching engine behind the API of vLLM."""

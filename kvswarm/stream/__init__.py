@@ -1,0 +1,1 @@
+"""The hot path: sockets, HTTP, server-sent events, kernel stamps, OpenAI deltas."""

@@ -1,0 +1,1 @@
+"""What ties the streams to Locust: events, quotas over workers, recorder, live figures."""

@@ -1,0 +1,1 @@
+"""What is sent and when: prompts and arrival times, seeded so that a run can be repeated."""
