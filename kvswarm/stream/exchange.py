@@ -1,7 +1,7 @@
 """One request and what came back: bytes as they were read, with their stamps.
 
 The reactor appends to `pieces`, `stamps` and `reads` (same length) and does nothing else on the
-way; `feed` un-frames HTTP when an end is possible; `take` hands what was read to the decoder.
+way; `feed` un-frames HTTP when an end is possible; `take` hands over what was fed, for decoding.
 
 In:  reads of the reactor.
 Out: `Reads`: parts of the body, and for each read its kernel stamp, its own time, and how much of
@@ -11,6 +11,7 @@ Not: events and JSON (`sse.py`, `deltas.py`), sockets (`reactor.py`, `connection
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
     from kvswarm.stream.connection import Connection
     from kvswarm.stream.deltas import Meaning
 
+HTTP_OK: Final = 200
 NO_STAMP: Final = bytes(16)
 """Stands where the kernel gave no stamp: `timespec` of 1970."""
-HTTP_OK: Final = 200
+TIMESPEC: Final = struct.Struct("<qq")
 FIRST_FINAL_STATUS: Final = 200
 
 
@@ -91,10 +93,11 @@ class Exchange:
     """A request in flight, or ended. Owned by the client; the reactor writes only the reads."""
 
     __slots__ = (
-        "aborted", "body_bytes", "clock_offset_ns", "connect_us", "connection", "ended_ns",
-        "error_detail", "error_kind", "floors", "framing", "http", "last_read_ns", "meaning",
-        "pieces", "queued", "reads", "recvmsg", "resent", "reused", "seen_mono_ns", "seen_reads",
-        "send_spread_us", "sent_mono_ns", "sent_ns", "stamps", "total_reads", "waiter",
+        "clock_offset_ns", "clock_step_us", "connect_us", "connection", "counts", "ended_ns",
+        "error_detail", "error_kind", "first_byte_ns", "floors", "framing", "http", "last_read_ns",
+        "last_stamp_taken_ns", "meaning", "pieces", "queued", "raw_body", "reads", "recvmsg",
+        "resent", "reused",
+        "seen_mono_ns", "seen_reads", "send_spread_us", "sent_mono_ns", "sent_ns", "stamps", "waiter",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, meaning: Meaning) -> None:
@@ -108,9 +111,11 @@ class Exchange:
         self.reads: list[int] = []
         self.floors: dict[int, int] = {}
         """Read (by its place in `reads`) -> moment at which the socket was still empty."""
-        self.body_bytes = 0
-        self.total_reads = 0
+        self.counts: list[int] = []
+        """Parts of the body after each piece that `feed` has seen."""
         self.last_read_ns = 0
+        self.last_stamp_taken_ns = 0
+        self.first_byte_ns: int | None = None
         self.sent_ns: int | None = None
         self.sent_mono_ns = 0
         self.send_spread_us: int | None = None
@@ -122,7 +127,10 @@ class Exchange:
         self.error_detail: str | None = None
         self.seen_reads = -1
         self.seen_mono_ns = 0
+        self.raw_body = b""
+        """Body of what is no event stream: an error's, say."""
         self.clock_offset_ns = 0
+        self.clock_step_us: int | None = None
         self.queued = False
         self.waiter: Any = None
 
@@ -131,52 +139,90 @@ class Exchange:
         """HTTP status, once the headers are whole."""
         return int(self.http.parser.get_status_code()) if self.http.header_end else None
 
-    def take(self) -> Reads | None:
-        """Hand over what was read since the last call; None where that is nothing.
+    def note_first_byte(self) -> None:
+        """The first read has come: keep its stamp."""
+        self.first_byte_ns = self.stamp_ns(0)
+
+    def note_framing(self, *, eager: bool) -> None:
+        """The headers are whole: from here on the end shows as they say."""
+        headers = self.http.headers
+        if "chunked" in headers.get("transfer-encoding", "").lower():
+            self.framing = Framing.EAGER if eager else Framing.CHUNKED
+        elif "content-length" in headers:
+            self.framing = Framing.LENGTH
+        else:
+            self.framing = Framing.CLOSE
+
+    def stamp_ns(self, place: int) -> int:
+        """Stamp of a read that was not taken yet, by its place in `reads`."""
+        stamp = self.stamps[place]
+        if stamp == NO_STAMP:
+            return self.reads[place]
+        seconds, nanoseconds = TIMESPEC.unpack(stamp)
+        return int(seconds) * 1_000_000_000 + int(nanoseconds)
+
+    def last_stamp_ns(self) -> int:
+        """Stamp of the newest read."""
+        return self.stamp_ns(-1) if self.stamps else self.last_stamp_taken_ns
+
+    @property
+    def is_event_stream(self) -> bool:
+        """Status 200 with the content type of an event stream, unencoded."""
+        headers = self.http.headers
+        return (
+            self.status == HTTP_OK
+            and headers.get("content-type", "").lower().startswith("text/event-stream")
+            and headers.get("content-encoding", "identity") == "identity"
+        )
+
+    def feed(self) -> None:
+        """Un-frame what was read; `http.complete` tells whether the response is whole.
 
         Raises httptools.HttpParserError for what is no HTTP/1.1 response.
         """
-        if not self.pieces:
-            return None
-        pieces, stamps, reads, floors = self.pieces, self.stamps, self.reads, self.floors
-        self.pieces, self.stamps, self.reads, self.floors = [], [], [], {}
-        http = self.http
-        parts = http.parts
-        feed = http.parser.feed_data
-        counts = []
+        feed = self.http.parser.feed_data
+        parts, counts = self.http.parts, self.counts
         try:
-            for piece in pieces:
+            for piece in self.pieces[len(counts) :]:
                 feed(piece)
                 counts.append(len(parts))
-        finally:
+        except BaseException:
             # Bytes that broke the framing still were read: their reads keep their stamps.
-            counts.extend([len(parts)] * (len(pieces) - len(counts)))
-            result = self._reads(parts, counts, (stamps, reads, floors))
-            parts.clear()
-        return result
+            counts.extend([len(parts)] * (len(self.pieces) - len(counts)))
+            raise
 
-    def _reads(
-        self,
-        parts: list[bytes],
-        counts: list[int],
-        logs: tuple[list[bytes], list[int], dict[int, int]],
-    ) -> Reads:
-        stamps, reads, floors = logs
-        reads_ns = np.array(reads, dtype=np.int64)
-        timespecs = np.frombuffer(b"".join(stamps), dtype="<i8").reshape(-1, 2)
+    def take(self) -> Reads | None:
+        """Hand over what was read and fed since the last call; None where that is nothing."""
+        taken = len(self.counts)
+        if not taken:
+            return None
+        reads_ns = np.array(self.reads[:taken], dtype=np.int64)
+        timespecs = np.frombuffer(b"".join(self.stamps[:taken]), dtype="<i8").reshape(-1, 2)
         stamps_ns = timespecs[:, 0] * 1_000_000_000 + timespecs[:, 1]
         missing = stamps_ns == 0
         unstamped = int(missing.sum())
         if unstamped:
             stamps_ns = np.where(missing, reads_ns, stamps_ns)
+        parts = self.http.parts
         ends = np.zeros(len(parts) + 1, dtype=np.int64)
         np.cumsum(np.fromiter(map(len, parts), dtype=np.int64, count=len(parts)), out=ends[1:])
         # Without a better bound, bytes came after the read before theirs.
-        floors_ns = np.empty(len(reads), dtype=np.int64)
+        floors_ns = np.empty(taken, dtype=np.int64)
         floors_ns[0] = self.last_read_ns or self.sent_ns or stamps_ns[0]
         floors_ns[1:] = reads_ns[:-1]
-        for place, floor_ns in floors.items():
-            floors_ns[place] = max(floor_ns, int(floors_ns[place]))
-        self.last_read_ns = reads[-1]
-        self.total_reads += len(reads)
-        return Reads(b"".join(parts), ends[counts], stamps_ns, reads_ns, floors_ns, unstamped)
+        for place, floor_ns in self.floors.items():
+            if place < taken:
+                floors_ns[place] = max(floor_ns, int(floors_ns[place]))
+        result = Reads(
+            b"".join(parts), ends[self.counts], stamps_ns, reads_ns, floors_ns, unstamped
+        )
+        self.last_read_ns = int(reads_ns[-1])
+        self.last_stamp_taken_ns = int(stamps_ns[-1])
+        self.floors = {
+            place - taken: floor for place, floor in self.floors.items() if place >= taken
+        }
+        for log in (self.pieces, self.stamps, self.reads):
+            del log[:taken]
+        parts.clear()
+        self.counts.clear()
+        return result

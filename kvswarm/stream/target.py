@@ -51,7 +51,9 @@ class Target:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, url: str, headers: Mapping[str, str] | None = None, tls: TLS | None = None) -> Target:
+    def of(
+        cls, url: str, headers: Mapping[str, str] | None = None, tls: TLS | None = None
+    ) -> Target:
         """Read an http or https URL. Raises UsageError for anything else."""
         try:
             parts = urlsplit(url)

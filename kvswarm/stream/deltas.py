@@ -1,0 +1,248 @@
+"""What the events of an OpenAI stream mean: tokens, usage, how it finished, what went wrong.
+
+In:  `Reads` (bytes of the body, with the stamps of their reads).
+Out: `Meaning`: arrival times of the token-bearing events, counts, finish_reason, errors, text.
+Not: the verdict on the request, which also needs HTTP and sockets: see `outcome.py`.
+Source: OpenAI's chat and completions streams as vLLM, TGI and TensorRT-LLM send them.
+
+A chunk is not a token: role-only chunks and empty deltas bear none, and one chunk may bear
+several. Where the server tells tokens per chunk (`token_ids`, or usage in every chunk) they are
+kept; tokens of a chunk without text count for the next chunk that has some.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from kvswarm.stream.exchange import Reads
+from kvswarm.stream.sse import EventCutter
+
+DONE: Final = b"[DONE]"
+DETAIL_CHARS: Final = 300
+
+
+class FunctionDelta(msgspec.Struct, gc=False):
+    """A piece of a function call."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCallDelta(msgspec.Struct, gc=False):
+    """A piece of the tool call with this `index`."""
+
+    index: int = 0
+    id: str | None = None
+    function: FunctionDelta | None = None
+
+
+class Delta(msgspec.Struct, gc=False):
+    """What one chat chunk adds."""
+
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCallDelta] | None = None
+
+
+class Choice(msgspec.Struct, gc=False):
+    """One choice: `delta` in chat, `text` in completions."""
+
+    delta: Delta | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+    token_ids: list[int] | None = None
+
+
+class TokenDetails(msgspec.Struct, gc=False):
+    """Tokens by kind, where the server tells."""
+
+    reasoning_tokens: int | None = None
+    cached_tokens: int | None = None
+
+
+class Usage(msgspec.Struct, gc=False):
+    """The server's own token counts."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: TokenDetails | None = None
+    completion_tokens_details: TokenDetails | None = None
+
+
+class Chunk(msgspec.Struct, gc=False):
+    """The data of one event. vLLM's older errors have `object: error` and `message` at the top."""
+
+    choices: list[Choice] = []
+    usage: Usage | None = None
+    error: msgspec.Raw | None = None
+    object: str | None = None
+    message: str | None = None
+
+
+_decode_many = msgspec.json.Decoder(list[Chunk]).decode
+_decode_one = msgspec.json.Decoder(Chunk).decode
+
+
+class Meaning:
+    """What a stream has said so far. `absorb` adds, `timing` gives the arrays at the end."""
+
+    __slots__ = (
+        "_arrivals", "_body_bytes", "_cutter", "_event_tokens", "_indices", "_tokens_told", "cached_tokens",
+        "completion_tokens", "done", "error_event", "events", "finish_reason", "first_token_ns",
+        "malformed", "pending_tokens", "prompt_tokens", "reasoning_text", "reasoning_tokens",
+        "text", "tool_calls", "unstamped",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self._cutter = EventCutter()
+        self._body_bytes = 0
+        self._arrivals: list[NDArray[np.int64]] = []
+        self._event_tokens: list[int] = []
+        self._tokens_told = True
+        self.pending_tokens = 0
+        self.events = 0
+        self.unstamped = 0
+        self.first_token_ns: int | None = None
+        self.done = False
+        self.finish_reason: str | None = None
+        self.error_event: str | None = None
+        self.malformed: str | None = None
+        self.prompt_tokens: int | None = None
+        self.completion_tokens: int | None = None
+        self.reasoning_tokens: int | None = None
+        self.cached_tokens: int | None = None
+        self.text: list[str] = []
+        self.reasoning_text: list[str] = []
+        self.tool_calls: list[ToolCallDelta] = []
+
+    def absorb(self, reads: Reads) -> None:
+        """Take the next reads, in their order."""
+        self.unstamped += reads.unstamped
+        body_before = self._body_bytes
+        self._body_bytes += len(reads.body)
+        cut = self._cutter.cut(reads.body)
+        if not cut.data:
+            return
+        bearing = self._take_chunks(self._chunks(cut.data, cut.joined))
+        if not bearing:
+            return
+        ends = np.array(cut.ends, dtype=np.int64)[bearing] - body_before
+        place = np.searchsorted(reads.body_ends, ends, side="left")
+        stamps_ns = reads.stamps_ns[place]
+        late_ns = np.where(
+            ends < reads.body_ends[place], np.maximum(stamps_ns - reads.floors_ns[place], 0), 0
+        )
+        lag_ns = np.maximum(reads.reads_ns[place] - stamps_ns, 0)
+        self._arrivals.append(np.stack((stamps_ns, late_ns, lag_ns)))
+        if self.first_token_ns is None:
+            self.first_token_ns = int(stamps_ns[0])
+
+    def _chunks(self, data: list[bytes], joined: bytes | None) -> list[Chunk | None]:
+        """Decode the data up to `[DONE]`; None stands for what is no chunk."""
+        if self.done:
+            return []
+        count = len(data)
+        if DONE in data:
+            count = data.index(DONE)
+            self.done = True
+            joined = joined.partition(b",[DONE]")[0] if joined is not None and count else b""
+        if joined is not None:
+            try:
+                chunks: list[Chunk | None] = [*_decode_many(b"[" + joined + b"]")]
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                pass  # find out below which one it is
+            else:
+                # An event may hold `{},{}`: malformed by itself, well-formed when joined.
+                if len(chunks) == count:
+                    return chunks
+        return [self._one(piece) for piece in data[:count]]
+
+    def _one(self, piece: bytes) -> Chunk | None:
+        try:
+            return _decode_one(piece)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            if self.malformed is None:
+                shown = piece[:DETAIL_CHARS].decode("utf-8", "replace")
+                self.malformed = f"{error}: {shown}"
+            return None
+
+    def _take_chunks(self, chunks: list[Chunk | None]) -> list[int]:
+        """Note what each chunk says; give the places of the token-bearing ones."""
+        bearing: list[int] = []
+        for place, chunk in enumerate(chunks):
+            if chunk is None:
+                continue
+            chunk_tokens = 0
+            if chunk.usage is not None:
+                chunk_tokens = self._take_usage(chunk.usage)
+            if chunk.error is not None or chunk.object == "error":
+                self._take_error(chunk)
+            bears = False
+            for choice in chunk.choices:
+                if choice.finish_reason is not None and self.finish_reason is None:
+                    self.finish_reason = choice.finish_reason
+                if choice.token_ids is not None:
+                    chunk_tokens = len(choice.token_ids)
+                delta = choice.delta
+                if delta is None:
+                    if choice.text:
+                        self.text.append(choice.text)
+                        bears = True
+                elif delta.content:
+                    self.text.append(delta.content)
+                    bears = True
+                if delta is not None and self._take_rare(delta):
+                    bears = True
+            self.pending_tokens += chunk_tokens
+            if bears:
+                bearing.append(place)
+                self._event_tokens.append(self.pending_tokens)
+                if not self.pending_tokens:
+                    self._tokens_told = False
+                self.pending_tokens = 0
+        self.events += len(bearing)
+        return bearing
+
+    def _take_rare(self, delta: Delta) -> bool:
+        reasoning = delta.reasoning or delta.reasoning_content
+        if reasoning:
+            self.reasoning_text.append(reasoning)
+        if not delta.tool_calls:
+            return bool(reasoning)
+        self.tool_calls.extend(delta.tool_calls)
+        functions = [call.function for call in delta.tool_calls if call.function is not None]
+        return bool(reasoning) or any(f.name or f.arguments for f in functions)
+
+    def _take_usage(self, usage: Usage) -> int:
+        """Note the counts; give the tokens that were not counted before."""
+        told = usage.completion_tokens
+        new_tokens = max(0, (told or 0) - (self.completion_tokens or 0))
+        self.prompt_tokens = usage.prompt_tokens
+        self.completion_tokens = told
+        if usage.prompt_tokens_details is not None:
+            self.cached_tokens = usage.prompt_tokens_details.cached_tokens
+        if usage.completion_tokens_details is not None:
+            self.reasoning_tokens = usage.completion_tokens_details.reasoning_tokens
+        return new_tokens
+
+    def _take_error(self, chunk: Chunk) -> None:
+        if self.error_event is None:
+            shown = bytes(chunk.error) if chunk.error is not None else b""
+            text = shown.decode("utf-8", "replace") or chunk.message or "error"
+            self.error_event = text[:DETAIL_CHARS]
+
+    @property
+    def event_tokens(self) -> list[int] | None:
+        """Tokens per token-bearing event, where the server told them for every one."""
+        return self._event_tokens if self._tokens_told and self._event_tokens else None
+
+    def arrivals(self) -> NDArray[np.int64]:
+        """Stamps, late bounds and read lags of the token-bearing events, ns; shape (3, events)."""
+        if not self._arrivals:
+            return np.empty((3, 0), dtype=np.int64)
+        return np.concatenate(self._arrivals, axis=1)
