@@ -63,7 +63,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     first_byte_ns: int | None = None
     first_token_ns: int | None = None
     last_token_ns: int | None = None
-    end_ns: int
+    end_ns: int | None = None
     """When the response was read whole, or when the request was given up."""
     connect_us: int | None = None
     """Time to connect (DNS, TCP, TLS); None on a connection that was open already."""
@@ -152,7 +152,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     @property
     def e2e_ms(self) -> float | None:
         """End after sent, in ms."""
-        return None if self.sent_ns is None else (self.end_ns - self.sent_ns) / 1e6
+        if self.sent_ns is None or self.end_ns is None:
+            return None
+        return (self.end_ns - self.sent_ns) / 1e6
 
     @property
     def tpot_ms(self) -> float | None:

@@ -48,7 +48,7 @@ SHAPE_KEYS: Final = frozenset().union(*KEYS_OF_PATTERN.values())
 
 def pattern_of(values: dict[str, Any]) -> str:
     """Tell the pattern that values ask for."""
-    return str(values.get("pattern", DEFAULT_PATTERN))
+    return str(values.get("pattern") or DEFAULT_PATTERN)
 
 
 def merged(base: Document, layer: Document) -> Document:
@@ -72,8 +72,10 @@ def _deep_merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     result = dict(old)
     for key, value in new.items():
         before = result.get(key)
-        both_maps = isinstance(before, dict) and isinstance(value, dict)
-        result[key] = _deep_merged(before, value) if both_maps else value
+        if isinstance(before, dict) and isinstance(value, dict):
+            result[key] = _deep_merged(before, value)
+        else:
+            result[key] = value
     return result
 
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from kvswarm.errors import ProfileError
+
+SEEN_CHARACTERS: Final = 60
 
 KeyPath = tuple[str | int, ...]
 """Way to a value: `("stages", 0, "duration_s")`."""
@@ -39,7 +42,8 @@ class Problem:
     @property
     def sentence(self) -> str:
         """Place, key and finding on one line."""
-        return f"{self.place}: " + " ".join(part for part in (key_text(self.path), self.what) if part)
+        key = key_text(self.path)
+        return f"{self.place}: {key} {self.what}" if key else f"{self.place}: {self.what}"
 
 
 def key_text(path: KeyPath) -> str:
@@ -56,7 +60,7 @@ def key_text(path: KeyPath) -> str:
 def seen(value: object) -> str:
     """Show a value as it was read, cut to one short line."""
     text = f"{value!r}"
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= SEEN_CHARACTERS else text[:SEEN_CHARACTERS] + "..."
 
 
 def nearest(name: object, names: Iterable[str]) -> str:

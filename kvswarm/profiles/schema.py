@@ -7,7 +7,8 @@ Not: rules between keys: see `resolve.py`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -30,11 +31,11 @@ SLO_KEYS: Final = tuple(
 )
 GATE_KEYS: Final = tuple(
     ["error_share", "goodput_share", "goodput_rps", "output_tokens_per_s"]
-    + [
-        f"{name}_{figure}_ms"
-        for name, figure in product(LATENCIES, ("mean", "max", *PERCENTILES))
-    ]
+    + [f"{name}_{figure}_ms" for name, figure in product(LATENCIES, ("mean", "max", *PERCENTILES))]
 )
+
+SLO_EXAMPLES: Final = "ttft_ms, itl_p99_ms, tpot_ms, e2e_ms"
+GATE_EXAMPLES: Final = "error_share, goodput_share, ttft_p99_ms, itl_p99_ms, e2e_max_ms"
 
 TYPE_NAMES: Final = {
     "integer": "a whole number",
@@ -49,6 +50,12 @@ BOUNDS: Final = {
     "minimum": "must be at least",
     "maximum": "must be at most",
     "exclusiveMinimum": "must be above",
+}
+
+RULES: Final = {
+    "const": "must be true",
+    "minItems": "must not be empty",
+    "minLength": "must not be empty",
 }
 
 REQUEST_KEY_FIXES: Final = {
@@ -71,34 +78,59 @@ def profile_schema() -> dict[str, Any]:
 
 def schema_problems(document: Document) -> list[Problem]:
     """List everything in a document that the schema refuses."""
-    problems: list[Problem] = []
     # A null at the top takes back an inherited key (see `layers.py`), so it is no value here.
     values = {key: value for key, value in document.values.items() if value is not None}
-    for error in Draft202012Validator(profile_schema()).iter_errors(values):
-        for path, what, fix in _findings(error):
-            problems.append(Problem(document.place(path), path, what, fix))
-    return problems
+    # jsonschema tells each missing key apart; we name them together, once.
+    findings = dict.fromkeys(
+        finding
+        for error in Draft202012Validator(profile_schema()).iter_errors(values)
+        for finding in _findings(_Refusal.of(error))
+    )
+    return [Problem(document.place(path), path, what, fix) for path, what, fix in findings]
 
 
-def _findings(error: ValidationError) -> Iterator[tuple[KeyPath, str, str]]:
-    path: KeyPath = tuple(error.absolute_path)
-    keyword = str(error.validator)
-    if keyword == "additionalProperties":
-        known = _known_keys(path, error.schema)
-        for key in error.instance:
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """What jsonschema found: the value at `path` breaks `keyword: wanted` of its schema."""
+
+    path: KeyPath
+    value: Any
+    keyword: str
+    wanted: Any
+    schema: Mapping[str, Any]
+    message: str
+
+    @classmethod
+    def of(cls, error: ValidationError) -> _Refusal:
+        """Take over what we need of jsonschema's own error."""
+        schema: Any = error.schema
+        return cls(
+            path=tuple(error.absolute_path),
+            value=error.instance,
+            keyword=str(error.validator),
+            wanted=error.validator_value,
+            schema=schema,
+            message=error.message,
+        )
+
+
+def _findings(refusal: _Refusal) -> Iterator[tuple[KeyPath, str, str]]:
+    path = refusal.path
+    if refusal.keyword == "additionalProperties":
+        known = _known_keys(path, refusal.schema)
+        for key in refusal.value:
             if key not in known:
                 yield (*path, key), "is not a key of profiles", _unknown_key_fix(path, key, known)
-    elif keyword == "propertyNames":
-        key = str(error.instance)
-        yield (*path, key), "must not be given here", REQUEST_KEY_FIXES[key]
-    elif keyword == "required":
-        wanted = [key for key in error.validator_value if key not in error.instance]
-        yield path, f"lacks {', '.join(wanted)}", f"Give {', '.join(wanted)} there."
+    elif path == ("request",) and refusal.keyword == "not":
+        yield (*path, refusal.value), "must not be given", REQUEST_KEY_FIXES[refusal.value]
+    elif refusal.keyword == "required":
+        lacking = ", ".join(key for key in refusal.wanted if key not in refusal.value)
+        yield path, f"lacks {lacking}", f"Give {lacking} there."
     else:
-        yield path, f"is {seen(error.instance)}; {_rule(error)}", _value_fix(error, path)
+        yield path, f"is {seen(refusal.value)}; {_rule(refusal)}", _value_fix(refusal)
 
 
-def _known_keys(path: KeyPath, schema: Any) -> Iterable[str]:
+def _known_keys(path: KeyPath, schema: Mapping[str, Any]) -> tuple[str, ...]:
     if path == ("slo",):
         return SLO_KEYS
     if path == ("gate",):
@@ -106,45 +138,47 @@ def _known_keys(path: KeyPath, schema: Any) -> Iterable[str]:
     return tuple(schema.get("properties", ()))
 
 
-def _unknown_key_fix(path: KeyPath, key: str, known: Iterable[str]) -> str:
+def _unknown_key_fix(path: KeyPath, key: str, known: tuple[str, ...]) -> str:
     suggestion = nearest(key, known)
-    if path == ("gate",) and f"{key.removesuffix('_ms')}_p99_ms" in GATE_KEYS:
-        suggestion = f" Name the figure of the run, such as {key.removesuffix('_ms')}_p99_ms."
+    if path == ("slo",):
+        return f"{suggestion} Limits of a request are such as {SLO_EXAMPLES}.".strip()
+    if path == ("gate",):
+        figure = f"{key.removesuffix('_ms')}_p99_ms"
+        if figure in GATE_KEYS:
+            suggestion = f" Say which figure of the run: {figure}."
+        return f"{suggestion} Limits of a run are such as {GATE_EXAMPLES}.".strip()
     where = f"Keys of {key_text(path)}" if path else "Keys"
-    return (suggestion + f" {where}: {', '.join(known)}.").strip()
+    return f"{suggestion} {where}: {', '.join(known)}.".strip()
 
 
-def _rule(error: ValidationError) -> str:
-    keyword, wanted = str(error.validator), error.validator_value
+def _rule(refusal: _Refusal) -> str:
+    keyword, wanted = refusal.keyword, refusal.wanted
     if keyword in BOUNDS:
         return f"{BOUNDS[keyword]} {wanted}"
     if keyword == "type":
         names = [wanted] if isinstance(wanted, str) else wanted
         return "must be " + " or ".join(TYPE_NAMES[name] for name in names)
-    if keyword in {"enum", "const"}:
-        valid = wanted if isinstance(wanted, list) else [wanted]
-        return "must be one of " + ", ".join(str(name) for name in valid)
+    if keyword == "enum":
+        return "must be one of " + ", ".join(str(name) for name in wanted)
     if keyword in {"minProperties", "maxProperties"}:
-        return "must hold exactly one of " + ", ".join(error.schema.get("properties", ()))
-    if keyword in {"minItems", "minLength"}:
-        return "must not be empty"
-    return error.message
+        return "must hold exactly one of " + ", ".join(refusal.schema["properties"])
+    return RULES.get(keyword, refusal.message)
 
 
-def _value_fix(error: ValidationError, path: KeyPath) -> str:
-    schema: Mapping[str, Any] = error.schema if isinstance(error.schema, Mapping) else {}
-    if error.validator == "enum":
-        suggestion = nearest(error.instance, [str(name) for name in error.validator_value])
+def _value_fix(refusal: _Refusal) -> str:
+    if refusal.keyword == "enum":
+        suggestion = nearest(refusal.value, [str(name) for name in refusal.wanted])
         if suggestion:
             return suggestion.strip()
-    if error.validator == "type" and isinstance(error.instance, str) and _is_number(error.instance):
-        return f"YAML reads it as text; write {float(error.instance):.12g}, without quotes."
-    return f"{key_text(path)}: {schema.get('description', 'see docs/profiles.md')}"
+    if refusal.keyword == "type" and isinstance(refusal.value, str):
+        number = _number(refusal.value)
+        if number is not None:
+            return f"YAML reads it as text; write {number:.12g}, without quotes."
+    return f"{key_text(refusal.path)}: {refusal.schema.get('description', 'see docs/profiles.md')}"
 
 
-def _is_number(text: str) -> bool:
+def _number(text: str) -> float | None:
     try:
-        float(text)
+        return float(text)
     except ValueError:
-        return False
-    return True
+        return None

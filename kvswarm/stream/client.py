@@ -23,7 +23,7 @@ import gevent.hub
 import httptools
 
 from kvswarm.records import Record
-from kvswarm.stream.connection import Connection, ConnectError, Connector
+from kvswarm.stream.connection import ConnectError, Connection, Connector
 from kvswarm.stream.deltas import Meaning
 from kvswarm.stream.exchange import Exchange, Framing
 from kvswarm.stream.outcome import Ask, record_of, unsent_record
@@ -57,6 +57,7 @@ class StreamClient:
         on_record: Callable[[Record, Exchange | None], None],
     ) -> None:
         self.in_flight = 0
+        self._stopped = False
         self.token_events = 0
         self._deadlines = deadlines
         self._on_record = on_record
@@ -74,31 +75,31 @@ class StreamClient:
         self._decoder: Any = gevent.spawn(self._decode_forever)
 
     def listen_first_token(self, listener: Callable[[Ask, int], None]) -> None:
-        """Call `listener(ask, first_token_ns)` when a first token has come; costs early decoding."""
+        """Call `listener(ask, first_token_ns)` at first tokens; costs early decoding."""
         self._on_first_token = listener
         self._reactor.on_bytes = self._queue_exchange
 
-    def perform(self, ask: Ask, request: bytes) -> None:
-        """Send one request and wait for the end of its response.
+    def perform(self, ask: Ask, request: bytes) -> Exchange | None:
+        """Send one request and wait for the end of its response; None: no connection.
 
         Every way out of here, exceptions of a killed greenlet included, leaves one record.
         """
         self.in_flight += 1
         try:
-            self._room.wait()
-            self._reactor.drain_if_due()
-            self._exchange(ask, request)
+            return self._exchange(ask, request)
         finally:
             self.in_flight -= 1
 
-    def _exchange(self, ask: Ask, request: bytes) -> None:
+    def _exchange(self, ask: Ask, request: bytes) -> Exchange | None:
         resent = 0
         while True:
             try:
+                self._room.wait()
+                self._reactor.drain_if_due()
                 connection, connect_us = self._connection()
             except ConnectError as error:
                 self._record_unsent(ask, error.kind, str(error))
-                return
+                return None
             except BaseException:
                 self._record_unsent(ask, "cancelled", "stopped before it was sent")
                 raise
@@ -121,12 +122,19 @@ class StreamClient:
                 raise
             if not _proved_stale(exchange):
                 self._settle(exchange)
-                return
+                return exchange
             self._asks.pop(exchange)
             resent += 1
 
     def _connection(self) -> tuple[Connection, int | None]:
         """An idle connection and None, or a new one and the us it took. Raises ConnectError."""
+        connection, connect_us = self._idle_or_new()
+        if self._stopped:
+            self._reactor.remove(connection)
+            raise ConnectError("cancelled", "stopped before it was sent")
+        return connection, connect_us
+
+    def _idle_or_new(self) -> tuple[Connection, int | None]:
         while self._idle:
             connection = self._idle.pop()
             if not connection.closed:
@@ -250,6 +258,12 @@ class StreamClient:
                 exchange.framing = Framing.CHUNKED
             self._on_first_token(asked, first_token_ns)
 
+    def cancel_all(self) -> None:
+        """End every request in flight as `cancelled`; its greenlet wakes."""
+        self._stopped = True
+        for exchange in list(self._asks):
+            self._reactor.fail(exchange, "cancelled", "in flight when the run was stopped")
+
     @property
     def undecoded(self) -> int:
         """Exchanges that have ended, or went on, and wait for the decoder."""
@@ -267,9 +281,7 @@ class StreamClient:
 def _proved_stale(exchange: Exchange) -> bool:
     """True where a kept-alive connection turned out closed before it answered: safe to resend."""
     return (
-        exchange.reused
-        and exchange.error_kind == "disconnected"
-        and exchange.first_byte_ns is None
+        exchange.reused and exchange.error_kind == "disconnected" and exchange.first_byte_ns is None
     )
 
 

@@ -174,7 +174,7 @@ class Connector:
 
     @staticmethod
     def _connect(sock: Any, address: Any) -> None:
-        sock.setblocking(False)
+        sock.setblocking(False)  # noqa: FBT003 - the signature of socket
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if HAS_KERNEL_STAMPS:
             sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)

@@ -92,8 +92,8 @@ class Meaning:
     """What a stream has said so far. `absorb` adds, `timing` gives the arrays at the end."""
 
     __slots__ = (
-        "_arrivals", "_body_bytes", "_cutter", "_event_tokens", "_indices", "_tokens_told", "cached_tokens",
-        "completion_tokens", "done", "error_event", "events", "finish_reason", "first_token_ns",
+        "_arrivals", "_body_bytes", "_cutter", "_event_tokens", "_tokens_told",
+        "cached_tokens", "completion_tokens", "done", "error_event", "events", "finish_reason", "first_token_ns",
         "malformed", "pending_tokens", "prompt_tokens", "reasoning_text", "reasoning_tokens",
         "text", "tool_calls", "unstamped",
     )  # fmt: skip
@@ -171,7 +171,9 @@ class Meaning:
                 self.malformed = f"{error}: {shown}"
             return None
 
-    def _take_chunks(self, chunks: list[Chunk | None]) -> list[int]:
+    def _take_chunks(  # noqa: C901, PLR0912 - one pass over all chunks: the hot half of decoding
+        self, chunks: list[Chunk | None]
+    ) -> list[int]:
         """Note what each chunk says; give the places of the token-bearing ones."""
         bearing: list[int] = []
         for place, chunk in enumerate(chunks):

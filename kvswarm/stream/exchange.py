@@ -96,8 +96,8 @@ class Exchange:
         "clock_offset_ns", "clock_step_us", "connect_us", "connection", "counts", "ended_ns",
         "error_detail", "error_kind", "first_byte_ns", "floors", "framing", "http", "last_read_ns",
         "last_stamp_taken_ns", "meaning", "pieces", "queued", "raw_body", "reads", "recvmsg",
-        "resent", "reused",
-        "seen_mono_ns", "seen_reads", "send_spread_us", "sent_mono_ns", "sent_ns", "stamps", "waiter",
+        "resent", "reused", "seen_mono_ns", "seen_reads", "send_spread_us", "sent_mono_ns",
+        "sent_ns", "stamps", "waiter",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, meaning: Meaning) -> None:

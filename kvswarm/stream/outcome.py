@@ -95,10 +95,13 @@ def _ask_fields(ask: Ask) -> dict[str, Any]:
 def _pack_tokens(tokens: list[int] | None) -> bytes:
     if not tokens or all(count == 1 for count in tokens):
         return b""
-    return np.minimum(np.array(tokens), 0xFFFF).astype("<u2").tobytes()
+    packed: bytes = np.minimum(np.array(tokens), 0xFFFF).astype("<u2").tobytes()
+    return packed
 
 
-def error_of(exchange: Exchange) -> tuple[str | None, str | None]:
+def error_of(  # noqa: PLR0911 - a list of cases, the first that holds
+    exchange: Exchange,
+) -> tuple[str | None, str | None]:
     """Give the one error kind of an ended exchange and its detail; None, None for success."""
     meaning = exchange.meaning
     if meaning.error_event is not None:
@@ -146,7 +149,7 @@ def _body_message(exchange: Exchange) -> str:
 
 
 def _retry_after_s(value: str | None) -> float | None:
-    """Seconds of a Retry-After header; None for none, and for dates, which need the server's clock."""
+    """Seconds of a Retry-After header; None for none, and for dates (by the server's clock)."""
     try:
         return float(value) if value is not None else None
     except ValueError:

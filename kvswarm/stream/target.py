@@ -64,7 +64,7 @@ class Target:
             raise UsageError(f"--url {url!r}: not an http or https URL", fix=URL_FIX)
         if parts.query or parts.fragment or parts.username is not None:
             raise UsageError(
-                f"--url: {parts.scheme}://{parts.hostname} must come without user, query or fragment",
+                f"--url: that of {parts.hostname} must have no user, query or fragment",
                 fix="Send credentials with --api-key-env or --header.",
             )
         secure = parts.scheme == "https"

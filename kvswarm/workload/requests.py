@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
+_encode = msgspec.json.Encoder().encode
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LLMRequest:
@@ -21,3 +25,7 @@ class LLMRequest:
     input_tokens_exact: bool
     output_tokens: int
     """The max_tokens asked for."""
+
+    def encoded(self, model: str) -> bytes:
+        """The body as JSON, for this model."""
+        return _encode({"model": model, **self.body})

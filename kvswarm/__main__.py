@@ -1,0 +1,5 @@
+"""`python -m kvswarm` is `kvswarm`."""
+
+from kvswarm.cli import main
+
+main()

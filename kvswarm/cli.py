@@ -1,0 +1,202 @@
+"""The command line: parse, call, print. Everything else is elsewhere, and imported when needed."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+import kvswarm
+from kvswarm.errors import EXIT_INTERRUPTED, KvswarmError
+from kvswarm.swarm.options import OPTIONS
+
+
+class Commands(click.Group):
+    """A group that names the nearest command when one is unknown."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command. Raises click.UsageError."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            if near and "Did you mean" not in error.message:
+                raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from None
+            raise
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(kvswarm.__version__, prog_name="kvswarm")
+def commands() -> None:
+    """Load-test LLMs on KServe and other OpenAI-compatible servers: figures you can bet on."""
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that `run` shares with plain Locust."""
+    for option in reversed(OPTIONS):
+        settings: dict[str, Any] = {"help": option.help, "metavar": option.metavar}
+        if option.kind is bool:
+            settings = {"help": option.help, "is_flag": True}
+        elif option.choices is not None:
+            settings = {"help": option.help, "type": click.Choice(option.choices)}
+        else:
+            settings["type"] = option.kind
+        if option.name == "profile":
+            settings.update(default="standard", show_default=True)
+        command = click.option(f"--{option.name}", option.key, **settings)(command)
+    return command
+
+
+@commands.command()
+@run_options
+@click.option("--url", metavar="URL", help="The server's root, or its /v1 or /openai/v1 base.")
+@click.option(
+    "--header",
+    "headers",
+    multiple=True,
+    metavar="'NAME: VALUE'",
+    help="Header of every request; repeatable. Never written to the run directory.",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    metavar="P",
+    help="Load-generating processes on this machine.",
+)
+@click.option("--list-profiles", is_flag=True, help="List the packaged profiles and leave.")
+@click.option("--dry-run", is_flag=True, help="Show what would run, and do nothing.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print summary.json to standard output, progress to standard error.",
+)
+def run(  # noqa: PLR0913, PLR0917 - one per flag
+    url: str | None,
+    headers: tuple[str, ...],
+    processes: int | None,
+    list_profiles: bool,
+    dry_run: bool,
+    as_json: bool,
+    **values: Any,
+) -> int:
+    """Load-test a streaming LLM endpoint; without --url the embedded simulator.
+
+    Example: kvswarm run --profile standard --url http://127.0.0.1:8000 --concurrency 16
+    """
+    if list_profiles:
+        return _list_profiles()
+    from kvswarm.commands import run as command  # noqa: PLC0415 - keeps --help quick
+
+    return command.run(
+        command.RunRequest(
+            values=values,
+            url=url,
+            headers=headers,
+            processes=processes,
+            dry_run=dry_run,
+            as_json=as_json,
+            argv=_redacted(sys.argv[1:]),
+        )
+    )
+
+
+def _redacted(argv: list[str]) -> tuple[str, ...]:
+    """The command line without the values of headers."""
+    shown = ["kvswarm", *argv]
+    for place, word in enumerate(shown):
+        if word == "--header" and place + 1 < len(shown):
+            shown[place + 1] = shown[place + 1].partition(":")[0] + ": ***"
+        elif word.startswith("--header="):
+            shown[place] = word.partition(":")[0] + ": ***"
+    return tuple(shown)
+
+
+@commands.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print summary.json.")
+def report(path: Path, as_json: bool) -> int:
+    """Make or remake the figures of a run directory, also after a crash.
+
+    Example: kvswarm report runs/20260101T120000Z-standard-3f2a91
+    """
+    from kvswarm.commands.run import report as make_report  # noqa: PLC0415
+
+    return make_report(path, as_json=as_json)
+
+
+@commands.command()
+def profiles() -> int:
+    """List the packaged profiles.
+
+    Example: kvswarm profiles
+    """
+    return _list_profiles()
+
+
+def _list_profiles() -> int:
+    from kvswarm.profiles.load import list_profiles  # noqa: PLC0415
+
+    for profile in list_profiles():
+        click.echo(f"{profile.name:22} {profile.pattern:10} {profile.description}")
+    return 0
+
+
+@commands.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def simulate(arguments: tuple[str, ...]) -> int:
+    """Serve a simulated LLM behind vLLM's API; `kvswarm simulate --help` lists its options.
+
+    Example: kvswarm simulate --port 8000 --exact 100 10
+    """
+    from kvswarm.simulator.__main__ import main as simulator_main  # noqa: PLC0415
+
+    return simulator_main(list(arguments))
+
+
+@commands.command()
+@click.option(
+    "--max-streams",
+    type=click.IntRange(min=1),
+    default=2048,
+    show_default=True,
+    help="Stop at this many streams.",
+)
+@click.option(
+    "--error-share",
+    type=click.FloatRange(min=0.0001, max=1.0),
+    default=0.01,
+    show_default=True,
+    help="Error of TTFT and ITL p99 to stay within.",
+)
+def calibrate(max_streams: int, error_share: float) -> int:
+    """Find how many streams and tokens/s one process on this machine can measure truly.
+
+    Example: kvswarm calibrate --max-streams 1024
+    """
+    from kvswarm.commands.calibrate import calibrate as run_calibration  # noqa: PLC0415
+
+    return run_calibration(max_streams=max_streams, error_share=error_share)
+
+
+def main() -> None:
+    """Entry point: exit codes as documented, no traceback for a person's mistake."""
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    try:
+        code = commands.main(standalone_mode=False)
+    except KvswarmError as error:
+        click.echo(f"kvswarm: {error}", err=True)
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = EXIT_INTERRUPTED
+    sys.exit(code or 0)

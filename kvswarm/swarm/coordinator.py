@@ -1,0 +1,254 @@
+"""The run as a whole: its directory, its quota, its end. Lives in the master or the only process.
+
+In:  `Settings`, and the messages of the workers.
+Out: the run directory but for what analysis makes of it; progress lines; the end of the run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import gevent
+import gevent.event
+import locust
+import msgspec
+
+import kvswarm
+from kvswarm.profiles.model import Profile
+from kvswarm.rundir import JournalWriter, RunDir, RunInfo, TargetInfo, WorkerInfo
+from kvswarm.swarm.plan import Counts, Plan
+from kvswarm.swarm.progress import Progress
+from kvswarm.swarm.quota import Grants
+
+logger = logging.getLogger(__name__)
+
+HOUSEKEEPING_S: Final = 0.5
+MIN_FREE_BYTES: Final = 64 * 1024 * 1024
+LAST_WORDS_S: Final = 30.0
+"""How long the master waits at the end for workers to say that all is sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStart:
+    """What a run begins with, resolved."""
+
+    run: RunDir
+    profile: Profile
+    target: TargetInfo
+    api_key_env: str | None
+    ca_file: str | None
+    insecure: bool
+    argv: list[str]
+    workers: list[str]
+    """Locust's ids of the workers, in the order of their shards."""
+
+
+@dataclass
+class WorkerState:
+    """What the coordinator knows of one worker."""
+
+    shard: int
+    counts: Counts = field(default_factory=Counts)
+    info: WorkerInfo | None = None
+    lost: bool = False
+
+
+class Coordinator:
+    """One run, from the plan to the last worker's last word."""
+
+    def __init__(
+        self,
+        start: RunStart,
+        send: Callable[[str, Any, str | None], None],
+        on_over: Callable[[], None],
+    ) -> None:
+        self._start = start
+        self._send = send
+        self._on_over = on_over
+        self._run_id = secrets.token_hex(6)
+        self._workers = {client: WorkerState(shard) for shard, client in enumerate(start.workers)}
+        load = start.profile.load
+        self._grants = Grants(None if load.open_loop else load.requests)
+        self._records = 0
+        self._all_sent = gevent.event.Event()
+        self._ended = "completed"
+        self._finishing = False
+        self._closed = False
+        self.progress = Progress(load)
+        self._journal = JournalWriter(start.run.journal)
+        self.info = self._new_info()
+        start.run.write_info(self.info)
+        self._keeper: Any = None
+
+    def _new_info(self) -> RunInfo:
+        start = self._start
+        return RunInfo(
+            run_id=self._run_id,
+            profile=start.profile.to_dict(),
+            seed=start.profile.seed,
+            target=start.target,
+            argv=start.argv,
+            locust_argv=["locust", *sys.argv[1:]],
+            versions={
+                "kvswarm": kvswarm.__version__,
+                "locust": locust.__version__,
+                "python": platform.python_version(),
+                "server": start.target.server_version or "unknown",
+            },
+            host={"name": platform.node(), "system": platform.platform(), "cpus": _cpus()},
+            started_ns=time.time_ns(),
+        )
+
+    @property
+    def run(self) -> RunDir:
+        """The directory of this run."""
+        return self._start.run
+
+    def begin(self) -> None:
+        """Hand out the plans; the load starts."""
+        start = self._start
+        self.info.load_started_ns = time.time_ns()
+        self._start.run.write_info(self.info)
+        for client, worker in self._workers.items():
+            plan = Plan(
+                run_id=self._run_id,
+                profile=start.profile,
+                base_url=start.target.base_url,
+                model=start.target.model,
+                api_key_env=start.api_key_env,
+                ca_file=start.ca_file,
+                insecure=start.insecure,
+                shard=worker.shard,
+                shards=len(self._workers),
+            )
+            self._send("kv_plan", plan.to_message(), client)
+        self._keeper = gevent.spawn(self._keep_house)
+
+    # -- messages of workers -----------------------------------------------------------------
+
+    def on_want(self, client: str, data: dict[str, Any]) -> None:
+        """Grant request indices."""
+        first, count = self._grants.grant(0 if self._finishing else int(data["wanted"]))
+        self._send("kv_lease", {"first": first, "count": count}, client)
+
+    def on_records(self, _client: str, data: dict[str, Any]) -> None:
+        """Write a batch of records into the journal."""
+        if self._closed:
+            logger.error("a batch of %d records came after the end of the run", data["count"])
+            return
+        try:
+            self._journal.append(data["blob"])
+        except OSError as error:
+            self._disk_failed(f"{self._start.run.journal}: {error.strerror}")
+            return
+        self._records += int(data["count"])
+
+    def on_counts(self, client: str, data: dict[str, Any]) -> None:
+        """Note where a worker stands."""
+        if client in self._workers:
+            self._workers[client].counts = msgspec.convert(data["counts"], Counts)
+
+    def on_all_sent(self, client: str, data: dict[str, Any]) -> None:
+        """Note a worker's last word; the last of all ends the run."""
+        worker = self._workers.get(client)
+        if worker is None:
+            return
+        worker.info = msgspec.convert(data["info"], WorkerInfo)
+        self._look_for_end()
+
+    def on_lost(self, client: str) -> None:
+        """Note that a worker is gone: what it had not sent is lost."""
+        worker = self._workers.get(client)
+        if worker is not None and worker.info is None:
+            worker.lost = True
+            self.info.notes.append(f"worker {worker.shard} was lost")
+            self._look_for_end()
+
+    def _look_for_end(self) -> None:
+        if all(worker.info is not None or worker.lost for worker in self._workers.values()):
+            self._all_sent.set()
+            if not self._finishing:
+                self._finishing = True
+                gevent.spawn(self._on_over)
+
+    # -- while it runs -----------------------------------------------------------------------
+
+    def _keep_house(self) -> None:
+        started_s = time.monotonic()
+        duration_s = self._start.profile.load.duration_s
+        while True:
+            pause_s = HOUSEKEEPING_S
+            if duration_s is not None and self.info.load_stopped_ns is None:
+                left_s = started_s + duration_s - time.monotonic()
+                pause_s = max(0.0, min(pause_s, left_s))
+            gevent.sleep(pause_s)
+            if duration_s is not None and time.monotonic() - started_s >= duration_s:
+                self._stop_load()
+            self._check_disk()
+            self.progress.show([worker.counts for worker in self._workers.values()])
+
+    def _stop_load(self) -> None:
+        if self.info.load_stopped_ns is None:
+            self.info.load_stopped_ns = time.time_ns()
+            self._send("kv_finish", {"drain_s": self._start.profile.load.drain_s}, None)
+
+    def _check_disk(self) -> None:
+        free_bytes = shutil.disk_usage(self._start.run.path).free
+        if free_bytes < MIN_FREE_BYTES:
+            self._disk_failed(f"{self._start.run.path}: only {free_bytes >> 20} MiB left")
+
+    def _disk_failed(self, detail: str) -> None:
+        if self._ended == "disk_full":
+            return
+        self._ended = "disk_full"
+        self.info.notes.append(f"stopped, because the disk is full: {detail}")
+        logger.error("stopping, because the disk is full: %s", detail)
+        gevent.spawn(self._on_over)
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def stopped(self, how: str) -> None:
+        """Say why the run ends early, unless something did before."""
+        if self._ended == "completed" and not self._all_sent.is_set():
+            self._ended = how
+
+    def finish(self) -> None:
+        """Wait for every worker's last word, then close the files. Twice is once."""
+        if self._closed:
+            return
+        self._finishing = True
+        if self.info.load_stopped_ns is None:
+            self.info.load_stopped_ns = time.time_ns()
+        if not self._all_sent.is_set():
+            self._send("kv_finish", {"drain_s": 0.0}, None)
+            self._all_sent.wait(LAST_WORDS_S)
+        self._closed = True
+        if self._keeper is not None:
+            self._keeper.kill()
+        self._close_files()
+        self.progress.show([worker.counts for worker in self._workers.values()], last=True)
+
+    def _close_files(self) -> None:
+        for client, worker in self._workers.items():
+            lost = WorkerInfo(worker=worker.shard, host=client, pid=0, lost=True)
+            self.info.workers.append(worker.info or lost)
+        self.info.ended_ns = time.time_ns()
+        self.info.ended = self._ended
+        try:
+            self._journal.close()
+            self._start.run.write_info(self.info)
+        except OSError:
+            logger.exception("%s: the end of the run could not be written", self._start.run.path)
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,325 @@
+"""The load of one process: users or arrivals in, records out.
+
+In:  a `Plan`, and grants of request indices from the master.
+Out: messages to the master: batches of records, counts, and at the end that all is sent.
+Not: files and the run as a whole (`coordinator.py`), sockets (`kvswarm.stream`).
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import time
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Final
+
+import gevent
+import gevent.event
+import gevent.pool
+import numpy as np
+from locust.env import Environment
+
+from kvswarm.profiles.phases import phase_of
+from kvswarm.records import Record, encode_batch
+from kvswarm.rundir import WorkerInfo
+from kvswarm.stream.client import Deadlines, StreamClient
+from kvswarm.stream.exchange import Exchange
+from kvswarm.stream.outcome import Ask
+from kvswarm.stream.target import request_bytes
+from kvswarm.swarm import events
+from kvswarm.swarm.plan import Counts, Plan
+from kvswarm.swarm.quota import Leases
+from kvswarm.swarm.secrets import target_of
+from kvswarm.swarm.sketch import Sketch
+from kvswarm.swarm.statistics import Rows
+from kvswarm.workload.arrivals import arrivals, users_at
+from kvswarm.workload.workload import Workload, open_workload
+
+FLUSH_S: Final = 0.25
+BATCH_RECORDS: Final = 256
+UNSENT_PAUSE_S: Final = 0.1
+"""A user that found no connection waits this long, or it would burn the quota in a moment."""
+LEVEL_CHECK_S: Final = 0.05
+PATHS: Final = {"chat": "/chat/completions", "completions": "/completions"}
+
+Send = Callable[[str, dict[str, Any]], None]
+
+
+class State(Enum):
+    """Life of a generator: it makes requests, then waits for those in flight, then is over."""
+
+    RUNNING = "running"
+    DRAINING = "draining"
+    OVER = "over"
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+class Generator:
+    """Makes this process's share of the requests of one run."""
+
+    def __init__(self, environment: Environment, plan: Plan, worker: int, send: Send) -> None:
+        self.state = State.RUNNING
+        self.counts = Counts()
+        self._plan = plan
+        self._worker = worker
+        self._send = send
+        self._load = plan.profile.load
+        self._dropped = 0
+        self._failed_listeners = 0
+        self._records_made = 0
+        self._outbox: list[Record] = []
+        self._fresh: list[Record] = []
+        self._sketches = {name: Sketch() for name in ("ttft", "itl", "e2e", "read_lag")}
+        self._rows = Rows(environment, plan.profile.name)
+        target = target_of(plan)
+        self._head = target.head_bytes(PATHS[plan.profile.endpoint])
+        self._client = StreamClient(target, _deadlines(plan), self._take_record)
+        # A tokenizer or a file of prompts can take seconds; heartbeats must go on meanwhile.
+        self._workload: Workload = gevent.get_hub().threadpool.apply(open_workload, (plan.profile,))
+        share = -(-(self._load.concurrency or 1) // plan.shards)
+        self._leases = Leases(lambda wanted: send("kv_want", {"wanted": wanted}), batch=share)
+        self._arrivals_group = gevent.pool.Group()
+        self._users = 0
+        self._source_done = not self._load.open_loop
+        self._is_over = gevent.event.Event()
+        if events.has_listeners(events.first_token):
+            self._client.listen_first_token(self._tell_first_token)
+        gc.collect()
+        gc.freeze()  # what lives until the end need not be looked at again by the collector
+        self.started_ns = time.time_ns()
+        self._cpu_start_s = time.process_time()
+        self._flusher = gevent.spawn(self._flush_forever)
+
+    # -- closed loop -------------------------------------------------------------------------
+
+    @property
+    def is_open_loop(self) -> bool:
+        """Arrivals decide when requests start, not users."""
+        return self._load.open_loop
+
+    def join(self) -> int:
+        """Number a new user of the closed loop, from 0 over all workers."""
+        number = self._users * self._plan.shards + self._plan.shard
+        self._users += 1
+        return number
+
+    def next_request(self, user_number: int, free_ns: int | None) -> int | None:
+        """Make one request of a user; give when the user is free again.
+
+        `free_ns`: when the user became free; None for now. Waits for ever when the load is over:
+        the runner ends the users.
+        """
+        self._wait_for_level(user_number)
+        closed = self.state is State.RUNNING and not self._load.open_loop
+        index = self._leases.take() if closed else None
+        while index is None:
+            gevent.sleep(3600)
+        now_ns = time.time_ns()
+        exchange = self._perform(index, free_ns if free_ns is not None else now_ns)
+        if exchange is None:
+            gevent.sleep(UNSENT_PAUSE_S)
+            return None
+        return exchange.ended_ns
+
+    def _wait_for_level(self, user_number: int) -> None:
+        """Hold a user back while `ramp` or `stages` want fewer users."""
+        if not self._load.stages:
+            return
+        while self.state is State.RUNNING:
+            level = users_at(self._load, (time.time_ns() - self.started_ns) / 1e9)
+            if level is None:
+                self._leases.stop()
+                return
+            if user_number < level:
+                return
+            gevent.sleep(LEVEL_CHECK_S)
+
+    def add_lease(self, first: int, count: int) -> None:
+        """Take request indices that the master grants."""
+        self._leases.add(first, count)
+
+    # -- open loop ---------------------------------------------------------------------------
+
+    def run_arrivals(self) -> None:
+        """Start this worker's arrivals at their times, each in a greenlet of its own."""
+        plan, load = self._plan, self._load
+        room = max(1, load.max_in_flight // plan.shards)
+        for index, offset_ns in arrivals(load, plan.profile.seed, plan.shard, plan.shards):
+            due_ns = self.started_ns + offset_ns
+            while (wait_ns := due_ns - time.time_ns()) > 0:
+                gevent.sleep(wait_ns / 1e9)
+                if self.state is not State.RUNNING:
+                    break
+            if self.state is not State.RUNNING:
+                break
+            if len(self._arrivals_group) >= room:
+                self._dropped += 1
+            else:
+                self._arrivals_group.spawn(self._perform, index, due_ns)
+        self._source_done = True
+
+    # -- one request -------------------------------------------------------------------------
+
+    def _perform(self, index: int, intended_ns: int) -> Exchange | None:
+        plan = self._plan
+        request = self._workload.request(index)
+        ask = Ask(
+            index=index,
+            worker=self._worker,
+            phase=phase_of(plan.profile, index, (intended_ns - self.started_ns) / 1e9),
+            scenario=plan.profile.name,
+            endpoint=request.endpoint,
+            intended_ns=intended_ns,
+            asked_input_tokens=request.input_tokens,
+            asked_output_tokens=request.output_tokens,
+        )
+        self.counts.started += 1
+        data = request_bytes(self._head, request.encoded(plan.model), f"{plan.run_id}-{index}")
+        if events.has_listeners(events.request_sent):
+            self._tell(events.request_sent, _partial(ask, sent_ns=time.time_ns()))
+        return self._client.perform(ask, data)
+
+    def _take_record(self, record: Record, exchange: Exchange | None) -> None:
+        """Keep a record. Called once per request, by the decoder."""
+        self._records_made += 1
+        self._outbox.append(record)
+        self._fresh.append(record)
+        self._rows.add(record)
+        if events.has_listeners(events.stream_end):
+            meaning = exchange.meaning if exchange is not None else None
+            self._tell(
+                events.stream_end,
+                record,
+                text="".join(meaning.text) if meaning else "",
+                reasoning="".join(meaning.reasoning_text) if meaning else "",
+                tool_calls=meaning.tool_calls if meaning else [],
+            )
+        if len(self._outbox) >= BATCH_RECORDS:
+            self._ship()
+
+    def _tell_first_token(self, ask: Ask, first_token_ns: int) -> None:
+        self._tell(events.first_token, _partial(ask, first_token_ns=first_token_ns))
+
+    def _tell(self, hook: Any, record: Record, **details: Any) -> None:
+        self._failed_listeners += events.fire(hook, record=record, **details)
+
+    # -- to the master -----------------------------------------------------------------------
+
+    def _flush_forever(self) -> None:
+        while True:
+            gevent.sleep(FLUSH_S)
+            self._flush()
+            if self.state is State.RUNNING and self._has_nothing_left():
+                gevent.spawn(self.finish)
+                return
+
+    def _has_nothing_left(self) -> bool:
+        """True when every request of this worker was made and has ended."""
+        made = self._source_done if self._load.open_loop else self._leases.over
+        return made and self._nothing_in_flight()
+
+    def _nothing_in_flight(self) -> bool:
+        return (
+            self.counts.started == self._records_made
+            and not self._arrivals_group
+            and not self._client.undecoded
+        )
+
+    def _flush(self) -> None:
+        self._ship()
+        self._count_fresh()
+        self._rows.flush()
+        self.counts.in_flight = self._client.in_flight
+        self._send("kv_counts", {"worker": self._worker, "counts": self._packed_counts()})
+
+    def _ship(self) -> None:
+        if self._outbox:
+            records, self._outbox = self._outbox, []
+            self._send("kv_records", {"blob": encode_batch(records), "count": len(records)})
+
+    def _count_fresh(self) -> None:
+        fresh, self._fresh = self._fresh, []
+        if not fresh:
+            return
+        counts, sketches = self.counts, self._sketches
+        passed = [record for record in fresh if record.ok]
+        for record in fresh:
+            if record.error_kind == "cancelled":
+                counts.cancelled += 1
+            elif record.error_kind is not None:
+                kind = record.error_kind
+                counts.by_error[kind] = counts.by_error.get(kind, 0) + 1
+            counts.coalesced += record.coalesced_events
+            counts.token_events += record.events
+        counts.ok += len(passed)
+        counts.output_tokens += sum(record.completion_tokens or record.events for record in passed)
+        if passed:
+            sketches["ttft"].add(np.array([(record.ttft_ms or 0) * 1e3 for record in passed]))
+            sketches["e2e"].add(np.array([(record.e2e_ms or 0) * 1e3 for record in passed]))
+            sketches["itl"].add(np.concatenate([record.itl_us for record in passed]))
+            sketches["read_lag"].add(np.concatenate([record.read_lag_us for record in passed]))
+
+    def _packed_counts(self) -> dict[str, Any]:
+        counts = self.counts
+        plain = {name: getattr(counts, name) for name in Counts.__struct_fields__}
+        plain["by_error"] = dict(counts.by_error)
+        plain.update({name: sketch.to_bytes() for name, sketch in self._sketches.items()})
+        return plain
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def finish(self, drain_s: float = 0.0) -> None:
+        """End this worker's part: let requests end for `drain_s`, cancel the rest, send all.
+
+        Called more than once, it only waits for the first call to be done.
+        """
+        if self.state is not State.RUNNING:
+            self._is_over.wait()
+            return
+        self.state = State.DRAINING
+        self._leases.stop()
+        give_up_s = time.monotonic() + drain_s
+        while time.monotonic() < give_up_s and not self._nothing_in_flight():
+            gevent.sleep(FLUSH_S / 5)
+            self._flush()
+        self._arrivals_group.kill()
+        self._client.cancel_all()
+        while not self._nothing_in_flight():
+            gevent.sleep(0.01)
+        cpu_s = time.process_time() - self._cpu_start_s
+        self._flusher.kill()
+        self._client.close()
+        self._flush()
+        info = WorkerInfo(
+            worker=self._worker,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            records=self._records_made,
+            cpu_s=cpu_s,
+            token_events=self._client.token_events,
+            dropped_arrivals=self._dropped,
+            failed_listeners=self._failed_listeners,
+        )
+        self._send("kv_all_sent", {"info": {n: getattr(info, n) for n in info.__struct_fields__}})
+        self.state = State.OVER
+        gc.unfreeze()
+        self._is_over.set()
+
+
+def _deadlines(plan: Plan) -> Deadlines:
+    limits = plan.profile.timeouts
+    return Deadlines(
+        connect_s=limits.connect_s,
+        first_byte_s=limits.first_byte_s,
+        between_bytes_s=limits.between_bytes_s,
+        total_s=limits.total_s,
+    )
+
+
+def _partial(ask: Ask, **moments: int) -> Record:
+    """The record of a request that goes on, for listeners."""
+    return Record(**{name: getattr(ask, name) for name in Ask.__slots__}, **moments)  # type: ignore[arg-type]

@@ -1,0 +1,75 @@
+"""Options that `kvswarm run` and plain `locust -f locustfiles/...` share: one table.
+
+`kvswarm run --requests 100` and `locust -f ... --kv-requests 100` mean the same; the prefix keeps
+clear of Locust's own flags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from kvswarm.profiles.overrides import Overrides
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One option of a run. `kind` is int, float, str or bool (a flag)."""
+
+    name: str
+    kind: type
+    help: str
+    metavar: str | None = None
+    choices: tuple[str, ...] | None = None
+
+    @property
+    def key(self) -> str:
+        """Name as an attribute."""
+        return self.name.replace("-", "_")
+
+
+OPTIONS: Final = (
+    Option(name="profile", kind=str, help="Profile: a packaged name, or a YAML file.",
+           metavar="NAME|PATH"),
+    Option(name="model", kind=str, help="Model to ask for; default: the server's only one."),
+    Option(name="requests", kind=int, help="End after this many requests.", metavar="N"),
+    Option(name="duration", kind=float, help="End after this many seconds.", metavar="S"),
+    Option(name="concurrency", kind=int, help="Users of a closed loop.", metavar="C"),
+    Option(name="rate", kind=float, help="Arrivals per second of an open loop.", metavar="R"),
+    Option(name="max-tokens", kind=int, help="Output tokens to ask for.", metavar="T"),
+    Option(name="endpoint", kind=str, help="API to call.", choices=("chat", "completions")),
+    Option(name="api-key-env", kind=str, metavar="VAR",
+           help="Environment variable that holds the bearer token."),
+    Option(name="ca-file", kind=str, help="PEM file of authorities to trust.", metavar="FILE"),
+    Option(name="insecure", kind=bool, help="Do not verify the server's certificate."),
+    Option(name="seed", kind=int, help="Seed of prompts and arrivals.", metavar="S"),
+    Option(name="out", kind=str, help="The run directory itself; must be new or empty.",
+           metavar="DIR"),
+)  # fmt: skip
+
+
+def overrides_of(values: Mapping[str, Any]) -> Overrides:
+    """The profile's overrides among option values, by key."""
+    return Overrides(
+        requests=values.get("requests"),
+        duration_s=values.get("duration"),
+        concurrency=values.get("concurrency"),
+        rate_rps=values.get("rate"),
+        max_tokens=values.get("max_tokens"),
+        endpoint=values.get("endpoint"),
+        seed=values.get("seed"),
+    )
+
+
+def locust_arguments(values: Mapping[str, Any]) -> list[str]:
+    """The same options in Locust's spelling; those that were not given are left out."""
+    arguments: list[str] = []
+    for option in OPTIONS:
+        value = values.get(option.key)
+        if value is None or value is False:
+            continue
+        arguments.append(f"--kv-{option.name}")
+        if option.kind is not bool:
+            arguments.append(str(value))
+    return arguments

@@ -1,0 +1,53 @@
+"""What the master tells each worker before a run: everything to generate its share of the load."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from kvswarm.profiles.model import Profile
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """One worker's part of one run."""
+
+    run_id: str
+    profile: Profile
+    base_url: str
+    model: str
+    api_key_env: str | None
+    ca_file: str | None
+    insecure: bool
+    shard: int
+    """Which part of the arrivals is this worker's, from 0."""
+    shards: int
+
+    def to_message(self) -> dict[str, Any]:
+        """Plain data for Locust's messages. Holds no secret: those stay in the environment."""
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        return plain
+
+    @classmethod
+    def from_message(cls, plain: Mapping[str, Any]) -> Plan:
+        """Read what `to_message` gave."""
+        return msgspec.convert(dict(plain), cls)
+
+
+class Counts(msgspec.Struct, kw_only=True):
+    """Where a worker stands: totals since the start of the run."""
+
+    started: int = 0
+    ok: int = 0
+    cancelled: int = 0
+    in_flight: int = 0
+    output_tokens: int = 0
+    by_error: dict[str, int] = msgspec.field(default_factory=dict)
+    ttft: bytes = b""
+    itl: bytes = b""
+    e2e: bytes = b""
+    read_lag: bytes = b""
+    """Packed `sketch.Sketch`es."""
+    coalesced: int = 0
+    token_events: int = 0

@@ -1,0 +1,89 @@
+"""Who takes which request of a closed loop: one quota over all workers, handed out in leases.
+
+The master grants ranges of indices, so that no two requests share one and never more than the
+quota are made; a worker asks for more before it runs out.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import gevent.event
+
+
+@dataclass
+class Grants:
+    """The master's side: indices not handed out yet. `limit` None: as many as are asked for."""
+
+    limit: int | None
+    granted: int = 0
+
+    def grant(self, wanted: int) -> tuple[int, int]:
+        """Hand out up to `wanted` indices: the first, and how many (0: the quota is used up)."""
+        first = self.granted
+        count = wanted if self.limit is None else min(wanted, self.limit - first)
+        self.granted += count
+        return first, count
+
+
+class Leases:
+    """The worker's side. `ask(wanted)` makes the master call `add`, at once or later."""
+
+    def __init__(self, ask: Callable[[int], None], batch: int) -> None:
+        self._ask = ask
+        self._batch = max(1, batch)
+        self._ranges: deque[tuple[int, int]] = deque()
+        self._held = 0
+        self._asked = False
+        self._over = False
+        self._came = gevent.event.Event()
+
+    @property
+    def over(self) -> bool:
+        """The quota is used up, or the load was stopped."""
+        return self._over and not self._held
+
+    def add(self, first: int, count: int) -> None:
+        """Take a grant; an empty one says that there is no more."""
+        self._asked = False
+        if count:
+            self._ranges.append((first, count))
+            self._held += count
+        else:
+            self._over = True
+        self._wake()
+
+    def stop(self) -> None:
+        """Hand out nothing from now on."""
+        self._over = True
+        self._ranges.clear()
+        self._held = 0
+        self._wake()
+
+    def take(self) -> int | None:
+        """Give the next index, waiting for the master where needed; None when it is over."""
+        while not self._held:
+            if self._over:
+                return None
+            self._came.clear()
+            self._ask_for_more()
+            if not self._held and not self._over:
+                self._came.wait()
+        first, count = self._ranges.popleft()
+        if count > 1:
+            self._ranges.appendleft((first + 1, count - 1))
+        self._held -= 1
+        if self._held < self._batch // 2:
+            self._ask_for_more()
+        return first
+
+    def _ask_for_more(self) -> None:
+        if not self._asked and not self._over:
+            self._asked = True
+            self._ask(self._batch)
+
+    def _wake(self) -> None:
+        # Set and clear at once would lose waiters that have not run yet: `take` clears.
+        self._came.set()

@@ -1,0 +1,271 @@
+"""What makes a Locust process a kvswarm process: options, messages, the start and end of runs.
+
+A locustfile calls `attach(profile)`; the rest happens in Locust's own events. The master (or the
+only process) has a `Coordinator` per run, each worker (or the only process) a `Generator`.
+Locust swallows what a listener raises, so the listeners here catch their own and end the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import gevent
+import gevent.event
+from locust import events as locust_events
+from locust.argument_parser import LocustArgumentParser
+from locust.env import Environment
+from locust.runners import LocalRunner, MasterRunner, WorkerRunner
+
+from kvswarm.errors import EXIT_INTERRUPTED, KvswarmError
+from kvswarm.profiles.load import load_profile
+from kvswarm.profiles.model import Profile
+from kvswarm.rundir import RunDir, TargetInfo, new_run_dir
+from kvswarm.stream.target import TLS, Target
+from kvswarm.swarm.coordinator import Coordinator, RunStart
+from kvswarm.swarm.generator import Generator
+from kvswarm.swarm.options import OPTIONS, overrides_of
+from kvswarm.swarm.plan import Plan
+from kvswarm.swarm.preflight import find_target
+from kvswarm.swarm.progress import PROGRESS_FD_ENV
+from kvswarm.swarm.secrets import headers_of
+
+logger = logging.getLogger(__name__)
+
+ARGV_ENV: Final = "KVSWARM_ARGV"
+"""The command line that a person typed, where `kvswarm run` started this process."""
+SIMULATOR_ENV: Final = "KVSWARM_SIMULATOR"
+FINISH_TIMEOUT_S: Final = 60.0
+
+
+def attach(profile: str) -> None:
+    """Make this locustfile a kvswarm one; `profile` is the default of --kv-profile."""
+
+    def add_options(parser: LocustArgumentParser) -> None:
+        group = parser.add_argument_group("kvswarm")
+        for option in OPTIONS:
+            default = profile if option.name == "profile" else None
+            settings: dict[str, Any] = {"help": option.help, "default": default}
+            if option.kind is bool:
+                settings["action"] = "store_true"
+            else:
+                settings.update(type=option.kind, choices=option.choices)
+            group.add_argument(f"--kv-{option.name}", dest=f"kv_{option.key}", **settings)
+
+    def on_init(environment: Environment, **_: Any) -> None:
+        environment.kvswarm = Session(environment)  # type: ignore[attr-defined]
+
+    locust_events.init_command_line_parser.add_listener(add_options)
+    locust_events.init.add_listener(on_init)
+
+
+class Session:
+    """kvswarm in one Locust process, over as many runs as are started in it."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._coordinator: Coordinator | None = None
+        self._generator: Generator | None = None
+        self._ready = gevent.event.Event()
+        self._runs = 0
+        self._register()
+        events = environment.events
+        events.test_stop.add_listener(self._on_test_stop)
+        if not isinstance(environment.runner, WorkerRunner):
+            events.test_start.add_listener(self._on_test_start)
+            events.test_stopping.add_listener(self._on_test_stopping)
+            self._set_defaults()
+
+    # -- wiring ------------------------------------------------------------------------------
+
+    def _register(self) -> None:
+        runner: Any = self._environment.runner
+        if isinstance(runner, MasterRunner | LocalRunner):
+            for name in ("want", "records", "counts", "all_sent"):
+                runner.register_message(f"kv_{name}", self._for_coordinator(f"on_{name}"))
+        if isinstance(runner, WorkerRunner | LocalRunner):
+            runner.register_message("kv_plan", self._on_plan)
+            runner.register_message("kv_lease", self._on_lease)
+            runner.register_message("kv_finish", self._on_finish)
+
+    def _for_coordinator(self, method: str) -> Any:
+        def listener(environment: Environment, msg: Any, **_: Any) -> None:  # noqa: ARG001
+            if self._coordinator is not None:
+                getattr(self._coordinator, method)(msg.node_id, msg.data)
+
+        return listener
+
+    def _send(self, kind: str, data: Any, client: str | None = None) -> None:
+        runner: Any = self._environment.runner
+        runner.send_message(kind, data, client)
+
+    def _set_defaults(self) -> None:
+        """Fill Locust's number of users from the profile, where nobody gave one."""
+        options: Any = self._environment.parsed_options
+        try:
+            profile = self._profile()
+        except KvswarmError as error:
+            self._give_up(error)
+            return
+        load = profile.load
+        workers = int(getattr(options, "expect_workers", 1) or 1)
+        peak = max([stage.concurrency or 0 for stage in load.stages], default=0)
+        users = workers if load.open_loop else load.concurrency or peak or 1
+        options.num_users = options.num_users or users
+        options.spawn_rate = options.spawn_rate or options.num_users
+        if self._environment.web_ui is not None:
+            arguments = self._environment.web_ui.template_args
+            arguments.update(num_users=options.num_users, spawn_rate=options.spawn_rate)
+
+    # -- master or only process --------------------------------------------------------------
+
+    def _profile(self) -> Profile:
+        values = self._values()
+        return load_profile(values["profile"], overrides_of(values))
+
+    def _values(self) -> dict[str, Any]:
+        options = vars(self._environment.parsed_options)
+        return {option.key: options.get(f"kv_{option.key}") for option in OPTIONS}
+
+    def _on_test_start(self, environment: Environment, **_: Any) -> None:
+        self._environment = environment
+        self._ready.clear()
+        try:
+            start = self._resolve()
+            self._coordinator = Coordinator(start, self._send, self._on_over)
+            self._coordinator.begin()
+        except KvswarmError as error:
+            self._give_up(error)
+        except Exception:
+            logger.exception("kvswarm could not start the run")
+            environment.process_exit_code = 1
+            gevent.spawn(self._leave)
+
+    def _resolve(self) -> RunStart:
+        values = self._values()
+        profile = self._profile()
+        tls = TLS(ca_file=values["ca_file"], insecure=bool(values["insecure"]))
+        headers = headers_of(values["api_key_env"])
+        target = self._target(Target.of(self._host(), headers, tls), profile, values["model"])
+        self._runs += 1
+        out = Path(values["out"]) if values["out"] and self._runs == 1 else None
+        runner: Any = self._environment.runner
+        workers = ["local"]
+        if isinstance(runner, MasterRunner):
+            workers = [client.id for client in runner.clients.ready]
+        return RunStart(
+            run=new_run_dir(profile.name, out),
+            profile=profile,
+            target=target,
+            api_key_env=values["api_key_env"],
+            ca_file=values["ca_file"],
+            insecure=bool(values["insecure"]),
+            argv=os.environ.get(ARGV_ENV, "").split("\0") if ARGV_ENV in os.environ else [],
+            workers=workers,
+        )
+
+    def _host(self) -> str:
+        host = self._environment.host
+        if not host:
+            raise KvswarmError(
+                "no target: Locust has no --host",
+                fix="Give --host URL (the server's root), or use `kvswarm run`.",
+            )
+        return str(host)
+
+    def _target(self, target: Target, profile: Profile, model: str | None) -> TargetInfo:
+        simulator = SIMULATOR_ENV in os.environ
+        found = find_target(target, model, profile.endpoint, profile.timeouts.connect_s)
+        found.simulator = simulator
+        return found
+
+    def _give_up(self, error: KvswarmError) -> None:
+        logger.error("%s", error)
+        print(f"kvswarm: {error}", file=sys.stderr)  # noqa: T201 - the person's answer
+        self._environment.process_exit_code = error.exit_code
+        gevent.spawn(self._leave)
+
+    def _leave(self) -> None:
+        runner: Any = self._environment.runner
+        runner.quit()
+
+    def _on_over(self) -> None:
+        """Every worker has said its last word: leave, or with a web UI only stop."""
+        runner: Any = self._environment.runner
+        if self._environment.web_ui is None:
+            runner.quit()
+        else:
+            runner.stop()
+
+    def _on_test_stopping(self, **_: Any) -> None:
+        if self._coordinator is not None:
+            self._coordinator.stopped("stopped")
+
+    def _on_test_stop(self, **_: Any) -> None:
+        try:
+            if self._generator is not None:
+                self._generator.finish()
+                self._generator = None
+                self._ready.clear()
+            if self._coordinator is not None:
+                coordinator, self._coordinator = self._coordinator, None
+                # Workers' messages must still find it while it waits for them.
+                self._coordinator = coordinator
+                coordinator.finish()
+                self._coordinator = None
+                self._report(coordinator)
+        except Exception:
+            logger.exception("kvswarm could not end the run; `kvswarm report DIR` can")
+            self._environment.process_exit_code = 1
+
+    def _report(self, coordinator: Coordinator) -> None:
+        """Have the figures made, where no `kvswarm run` above does it."""
+        if PROGRESS_FD_ENV in os.environ:
+            return
+        path = coordinator.run.path
+        command = [sys.executable, "-m", "kvswarm", "report", str(path)]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            done = subprocess.run(command, check=False, timeout=FINISH_TIMEOUT_S)  # noqa: S603
+            if done.returncode not in {0, EXIT_INTERRUPTED}:
+                self._environment.process_exit_code = done.returncode
+
+    # -- worker or only process --------------------------------------------------------------
+
+    def _on_plan(self, environment: Environment, msg: Any, **_: Any) -> None:
+        runner: Any = environment.runner
+        plan = Plan.from_message(msg.data)
+        try:
+            self._generator = Generator(environment, plan, plan.shard, self._to_master)
+        except KvswarmError as error:
+            self._give_up(error)
+            return
+        if hasattr(runner, "worker_index"):
+            logger.info("shard %d of %d", plan.shard + 1, plan.shards)
+        self._ready.set()
+
+    def _to_master(self, kind: str, data: dict[str, Any]) -> None:
+        self._send(kind, data)
+
+    def _on_lease(self, environment: Environment, msg: Any, **_: Any) -> None:  # noqa: ARG002
+        if self._generator is not None:
+            self._generator.add_lease(int(msg.data["first"]), int(msg.data["count"]))
+
+    def _on_finish(self, environment: Environment, msg: Any, **_: Any) -> None:  # noqa: ARG002
+        if self._generator is not None:
+            gevent.spawn(self._generator.finish, float(msg.data["drain_s"]))
+
+    def generator(self) -> Generator:
+        """The load of the current run; waits until the plan has come."""
+        while self._generator is None:
+            self._ready.wait()
+        return self._generator
+
+    @property
+    def run(self) -> RunDir | None:
+        """The directory of the current run, in the master."""
+        return self._coordinator.run if self._coordinator is not None else None

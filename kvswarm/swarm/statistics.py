@@ -1,0 +1,77 @@
+"""Rows of our own in Locust's statistics: TTFT, ITL, TPOT beside E2E.
+
+E2E goes through Locust's `request` event, as every request must, once. The others are written
+into their own entries, so that the Aggregated row counts each request once. Locust rounds to two
+digits and stops at ms: good for a glance; figures come from the records.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from locust.env import Environment
+from locust.stats import StatsEntry, bucket_response_time
+from numpy.typing import NDArray
+
+from kvswarm.records import ERROR_KINDS, Record
+
+
+class StreamError(Exception):
+    """A failed request, as Locust shows it: grouped by kind."""
+
+
+class Rows:
+    """Writes one scenario's figures into the statistics of an environment."""
+
+    def __init__(self, environment: Environment, scenario: str) -> None:
+        self._environment = environment
+        self._scenario = scenario
+        self._gaps_us: list[NDArray[np.uint32]] = []
+
+    def add(self, record: Record) -> None:
+        """Show one record. ITL follows with `flush`."""
+        failed = None
+        if record.error_kind is not None:
+            meaning = ERROR_KINDS.get(record.error_kind, record.error_detail or "")
+            failed = StreamError(f"{record.error_kind}: {meaning}")
+        self._environment.events.request.fire(
+            request_type="E2E",
+            name=self._scenario,
+            response_time=record.e2e_ms,
+            response_length=record.completion_tokens or record.events,
+            exception=failed,
+            context={},
+        )
+        if failed is not None:
+            return
+        for kind, value_ms in (("TTFT", record.ttft_ms), ("TPOT", record.tpot_ms)):
+            if value_ms is not None:
+                self._entry(kind).log(round(value_ms), 0)
+        if len(record.itl_us):
+            self._gaps_us.append(record.itl_us)
+
+    def flush(self) -> None:
+        """Add the gaps since the last time: by value, because there are many."""
+        if not self._gaps_us:
+            return
+        gaps_ms = np.concatenate(self._gaps_us) / 1000
+        self._gaps_us.clear()
+        entry: Any = self._entry("ITL")  # Locust says int where it keeps floats
+        now_s = time.time()
+        entry.num_requests += len(gaps_ms)
+        entry.num_reqs_per_sec[int(now_s)] += len(gaps_ms)
+        entry.last_request_timestamp = now_s
+        entry.total_response_time += float(gaps_ms.sum())
+        low_ms, high_ms = float(gaps_ms.min()), float(gaps_ms.max())
+        known_low_ms = entry.min_response_time
+        entry.min_response_time = low_ms if known_low_ms is None else min(known_low_ms, low_ms)
+        entry.max_response_time = max(entry.max_response_time, high_ms)
+        values_ms, counts = np.unique(np.rint(gaps_ms).astype(np.int64), return_counts=True)
+        for value_ms, count in zip(values_ms.tolist(), counts.tolist(), strict=True):
+            entry.response_times[bucket_response_time(value_ms)] += count
+
+    def _entry(self, kind: str) -> StatsEntry:
+        entry: StatsEntry = self._environment.stats.get(self._scenario, kind)
+        return entry
