@@ -1,14 +1,13 @@
 """Read one YAML file into plain values, and remember the line of every key.
 
 In:  the text of a profile.
-Out: a `Document`: values, and where each was written. Duplicate keys, keys that are no text,
-     numbers that are not finite and endless aliases are problems; nothing but plain data is made.
+Out: a `Document`: values, and where each was written. Duplicate keys, keys that are no text
+     and endless aliases are problems; nothing but plain data is made.
 Not: what keys mean: see `schema.py` and `resolve.py`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,8 +83,6 @@ class _Reading:
         except (ValueError, yaml.YAMLError) as error:
             self.problem(node, path, f"cannot be read: {error}", "Put text in quotes.")
             return None
-        if isinstance(made, float) and not math.isfinite(made):
-            self.problem(node, path, f"is {made!r}, which is no number", "Give a finite number.")
         if not isinstance(made, str | int | float | None):
             self.problem(node, path, f"is {seen(made)}", "Give text, a number, true or false.")
             return None

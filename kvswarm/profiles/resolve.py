@@ -238,7 +238,7 @@ def _check_room(
     findings: Findings,
 ) -> None:
     """Refuse windows that leave nothing to measure, in requests or in seconds."""
-    if run is None or (warmup or 0) + (cooldown or 0) < run:
+    if run is None or (not warmup and not cooldown) or (warmup or 0) + (cooldown or 0) < run:
         return
     unit = "requests" if key == "requests" else "s"
     first = "warmup" if warmup is not None else "cooldown"

@@ -7,7 +7,8 @@ Not: rules between keys: see `resolve.py`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -86,7 +87,24 @@ def schema_problems(document: Document) -> list[Problem]:
         for error in Draft202012Validator(profile_schema()).iter_errors(values)
         for finding in _findings(_Refusal.of(error))
     )
+    # JSON has no such numbers, and they slip through every bound of the schema.
+    findings.update(
+        dict.fromkeys((path, "is not finite", "Give a finite number.") for path in _endless(values))
+    )
     return [Problem(document.place(path), path, what, fix) for path, what, fix in findings]
+
+
+def _endless(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
+    """Yield the way to every number that is infinite or none at all."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield path
+    children: Iterable[tuple[str | int, Any]] = ()
+    if isinstance(value, dict):
+        children = value.items()
+    elif isinstance(value, list):
+        children = enumerate(value)
+    for key, child in children:
+        yield from _endless(child, (*path, key))
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,8 @@ class Meaning:
 
     __slots__ = (
         "_arrivals", "_body_bytes", "_cutter", "_event_tokens", "_tokens_told",
-        "cached_tokens", "completion_tokens", "done", "error_event", "events", "finish_reason", "first_token_ns",
+        "cached_tokens", "completion_tokens", "done", "error_event", "events", "finish_reason",
+        "first_token_ns",
         "malformed", "pending_tokens", "prompt_tokens", "reasoning_text", "reasoning_tokens",
         "text", "tool_calls", "unstamped",
     )  # fmt: skip

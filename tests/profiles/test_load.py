@@ -98,7 +98,7 @@ def test_an_older_open_loop_profile_asks_for_a_rate_and_takes_it(
         ("requests: 1.5", ":1: requests is 1.5; must be a whole number", "requests"),
         ("requests: true", ":1: requests is True; must be a whole number", "requests"),
         ("rate_rps: 1e1", ":1: rate_rps is '1e1'; must be a number", "write 10"),
-        ("drain_s: .inf", ":1: drain_s is inf", "finite"),
+        ("drain_s: .inf", ":1: drain_s is not finite", "finite"),
         ("seed: 1\nseed: 2", ":2: seed is given twice, first in line 1", "one"),
         ("slo:\n  tftt_ms: 5", ":2: slo.tftt_ms is not a key", "'ttft_ms'"),
         ("gate: {ttft_ms: 5}", ":1: gate.ttft_ms is not a key", "ttft_p99_ms"),
@@ -349,8 +349,8 @@ def test_max_tokens_replaces_a_fixed_output_and_caps_a_distribution(tmp_path: Pa
     [
         (Overrides(requests=0), "--requests: requests is 0"),
         (Overrides(rate_rps=-1.0), "--rate: rate_rps is -1.0"),
-        (Overrides(duration_s=float("nan")), "--duration: duration_s is nan"),
-        (Overrides(rate_rps=float("inf")), "--rate: rate_rps is inf"),
+        (Overrides(duration_s=float("nan")), "--duration: duration_s is not finite"),
+        (Overrides(rate_rps=float("inf")), "--rate: rate_rps is not finite"),
         (Overrides(concurrency=0), "--concurrency: concurrency is 0"),
     ],
 )
