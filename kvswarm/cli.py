@@ -127,7 +127,7 @@ def report(path: Path, as_json: bool) -> int:
 
     Example: kvswarm report runs/20260101T120000Z-standard-3f2a91
     """
-    from kvswarm.commands.run import report as make_report  # noqa: PLC0415
+    from kvswarm.commands.report import report as make_report  # noqa: PLC0415
 
     return make_report(path, as_json=as_json)
 

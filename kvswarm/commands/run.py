@@ -20,18 +20,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 from rich.console import Console
 
-from kvswarm.analysis.finish import finish
-from kvswarm.analysis.summary import exit_code
-from kvswarm.analysis.terminal import render
+from kvswarm.commands.report import report
 from kvswarm.commands.view import view_of
 from kvswarm.errors import EXIT_INTERRUPTED, KvswarmError, RunDirError, UsageError
 from kvswarm.profiles.load import load_profile
 from kvswarm.profiles.model import Profile
 from kvswarm.rundir import RunDir, new_run_dir
-from kvswarm.simulator.launch import start_simulator
 from kvswarm.stream.target import TLS, Target
 from kvswarm.swarm.options import locust_arguments, overrides_of
 from kvswarm.swarm.preflight import find_target
@@ -68,6 +64,8 @@ def run(request: RunRequest) -> int:
     with contextlib.ExitStack() as stack:
         ready = request
         if request.url is None:
+            from kvswarm.simulator.launch import start_simulator  # noqa: PLC0415 - rarely needed
+
             simulator = stack.enter_context(start_simulator(request.simulator_arguments))
             ready = replace(request, url=simulator.url)
             progress_console.print(f"No --url: measuring the embedded simulator, {simulator.url}")
@@ -182,19 +180,6 @@ def _conclude(run_dir: RunDir, *, interrupted: bool, child_code: int, request: R
         run_dir.write_info(info)
     code = report(run_dir.path, as_json=request.as_json)
     return EXIT_INTERRUPTED if interrupted else code
-
-
-def report(path: Path, *, as_json: bool) -> int:
-    """Make the figures of a run directory and show them; give the exit code they ask for."""
-    summary = finish(path)
-    if as_json:
-        packed = msgspec.json.format(msgspec.json.encode(summary), indent=2)
-        sys.stdout.write(packed.decode() + "\n")
-    else:
-        console = Console()
-        render(summary, console)
-        console.print(f"Run directory: {path}", soft_wrap=True)
-    return exit_code(summary)
 
 
 def _never_began(run_dir: RunDir, child_code: int) -> KvswarmError:

@@ -105,10 +105,10 @@ class VerdictLimits:
 
     degraded_error_share: float = 0.025
     degraded_error_ms: float = 1.0
-    invalid_error_share: float = 0.05
+    invalid_error_share: float = 0.10
     invalid_error_ms: float = 2.0
     degraded_send_lag_p99_ms: float = 10.0
-    invalid_send_lag_p99_ms: float = 100.0
+    invalid_send_lag_p99_ms: float = 1000.0
     max_dropped_arrival_share: float = 0.0
     max_clock_step_ms: float = 1.0
 

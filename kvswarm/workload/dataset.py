@@ -103,24 +103,23 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
-            while True:
-                first_line = reader.line_num + 1
-                try:
-                    values = next(reader)
-                except StopIteration:
-                    return
-                except csv.Error as error:
-                    raise DatasetError(f"{path}:{first_line}: {error}", fix=FIX) from error
-                yield (
-                    max(first_line, 2),
-                    {
-                        key: _csv_value(key, value)
-                        for key, value in values.items()
-                        if key in COLUMNS and key != "messages"
-                    },
-                )
+            line = 1
+            try:
+                has_header = bool(reader.fieldnames)  # reads it, so that the next line is a row's
+                while has_header:
+                    line = reader.line_num + 1
+                    yield line, _csv_values(next(reader))
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise DatasetError(f"{path}:{line}: {error}", fix=FIX) from error
     finally:
         csv.field_size_limit(limit_before)
+
+
+def _csv_values(row: Mapping[str, str | None]) -> dict[str, Any]:
+    wanted = [key for key in COLUMNS if key in row and key != "messages"]
+    return {key: _csv_value(key, row[key]) for key in wanted}
 
 
 def _csv_value(key: str, text: str | None) -> Any:

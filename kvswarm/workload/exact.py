@@ -74,8 +74,8 @@ class ExactText:
         return len(self._tokenizer.encode(text, add_special_tokens=self._special).ids)
 
     def prefix(self, tokens: int, rng: np.random.Generator) -> str:
-        """Make text that stands before others and takes `tokens`, special ones included."""
-        return self.text(tokens, rng)
+        """Make text to begin others with, of exactly `tokens`; empty where BOS is all of them."""
+        return "" if tokens == self.count("") else self.text(tokens, rng)
 
     def text(
         self,
@@ -115,7 +115,7 @@ class ExactText:
             text = " ".join(before + chosen) + tail
             left = tokens - self.count(text)
             if left == 0:
-                return text
+                return text or None  # a prompt of BOS alone is none
             if left > 0 and not tail and self._singles:
                 picks = rng.integers(len(self._singles), size=left).tolist()
                 chosen.extend(self._singles[i] for i in picks)

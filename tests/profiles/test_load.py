@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvswarm.errors import ProfileError
@@ -373,7 +373,7 @@ def test_a_flag_out_of_range_is_named_as_the_flag(overrides: Overrides, flag: st
     ],
 )
 def test_the_end_of_text_is_ignored_where_lengths_are_controlled(
-    tmp_path: Path, extra: str, ignored: bool
+    tmp_path: Path, extra: str, *, ignored: bool
 ) -> None:
     """Asked lengths must come true; answers to real prompts must end when they end."""
     profile = profile_of(tmp_path, f"concurrency: 1\nrequests: 1\n{extra}")
@@ -411,6 +411,7 @@ FREE = st.recursive(
 )
 
 
+@settings(deadline=None)  # it writes files
 @given(notes=st.dictionaries(st.text("abcxyz -", min_size=1, max_size=6), FREE, max_size=4))
 def test_free_notes_come_through_as_they_were_written(
     tmp_path_factory: pytest.TempPathFactory, notes: dict[str, Any]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import pytest
@@ -81,7 +81,7 @@ def test_shards_merge_into_the_one_schedule(name: str, shards: int, seed: int) -
     load = LOADS[name]
     whole = list(arrivals(load, seed))
     shares = [list(arrivals(load, seed, shard, shards)) for shard in range(shards)]
-    assert sorted(sum(shares, [])) == whole
+    assert sorted(chain.from_iterable(shares)) == whole
     assert all(index % shards == shard for shard, own in enumerate(shares) for index, _ in own)
     assert [index for index, _ in whole] == list(range(len(whole)))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
@@ -22,6 +22,7 @@ TEXT = st.text(
 COUNTS = st.none() | st.integers(1, 100_000)
 
 
+@settings(deadline=None)  # the first example imports pyarrow
 @given(rows=st.lists(st.tuples(TEXT, COUNTS, COUNTS), min_size=1, max_size=6))
 def test_the_three_formats_give_the_same_rows(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, int | None, int | None]]
@@ -56,11 +57,11 @@ def test_text_is_another_name_of_prompt_and_other_columns_are_left_alone(tmp_pat
 
 def test_a_long_prompt_in_csv_is_read_and_the_process_keeps_its_limit(tmp_path: Path) -> None:
     """The csv module refuses fields above 131,072 characters unless told otherwise."""
-    limit = csv.field_size_limit()
+    csv.field_size_limit(131_072)
     path = tmp_path / "p.csv"
     path.write_text("prompt\n" + "x" * 300_000 + "\n")
     assert len(read_prompts(path)[0].prompt or "") == 300_000
-    assert csv.field_size_limit() == limit
+    assert csv.field_size_limit() == 131_072
 
 
 def test_the_text_of_messages_is_what_the_model_reads() -> None:
@@ -123,6 +124,7 @@ def test_a_missing_file_and_one_that_is_no_text_are_told(tmp_path: Path) -> None
         read_prompts(tmp_path / "bytes.jsonl")
 
 
+@settings(deadline=None)  # it writes files
 @given(value=st.recursive(st.none() | st.integers() | st.text(max_size=5), st.lists, max_leaves=4))
 def test_no_value_of_a_row_ends_in_anything_but_a_row_or_our_error(
     tmp_path_factory: pytest.TempPathFactory, value: Any

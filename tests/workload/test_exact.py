@@ -78,7 +78,12 @@ def variant(folder: Path, endpoint: str = "completions", prefix: int = 0) -> Pro
 @given(tokens=st.integers(2, 400), special=st.booleans(), seed=st.integers(0, 2**32))
 @settings(max_examples=60, deadline=None)
 def test_text_has_exactly_the_tokens_asked_for_and_survives_a_round_trip(
-    exact_texts: dict[bool, ExactText], tokenizer_dir: Path, tokens: int, special: bool, seed: int
+    exact_texts: dict[bool, ExactText],
+    tokenizer_dir: Path,
+    tokens: int,
+    *,
+    special: bool,
+    seed: int,
 ) -> None:
     """The server encodes the text anew: encoding, decoding, encoding must count the same."""
     text = exact_texts[special].text(tokens, np.random.default_rng(seed))
@@ -123,6 +128,13 @@ def test_without_a_prefix_the_first_block_differs(tokenizer_dir: Path) -> None:
         tuple(tokenizer.encode(workload.request(i).body["prompt"]).ids[:16]) for i in range(300)
     }
     assert len(starts) == 300
+
+
+def test_neighbours_differ_in_their_first_word(tokenizer_dir: Path) -> None:
+    """The index is spelled at the start, so it is not left to chance."""
+    workload = open_workload(variant(tokenizer_dir))
+    firsts = {workload.request(i).body["prompt"].split()[0] for i in range(200)}
+    assert len(firsts) == 200
 
 
 def test_too_short_prompts_are_noted(tokenizer_dir: Path) -> None:

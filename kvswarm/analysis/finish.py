@@ -1,0 +1,50 @@
+"""Make everything that a run directory should end up with: table, summary, report.
+
+Works on a finished run and on one that was cut off, and again on one that was finished before.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import msgspec
+
+from kvswarm.analysis.report import report_page
+from kvswarm.analysis.summary import summarise
+from kvswarm.analysis.table import finish_table
+from kvswarm.errors import RunDirError
+from kvswarm.rundir import RunDir, write_atomically
+
+
+def finish(path: Path) -> dict[str, Any]:
+    """Make requests.parquet, summary.json and report.html; give the summary.
+
+    Raises RunDirError where `path` is no run directory or its files cannot be read or written.
+    """
+    run = RunDir(path)
+    info = run.read_info()
+    try:
+        table = finish_table(run)
+        summary = summarise(run, table)
+        _validator().validate(summary)
+        packed = msgspec.json.format(msgspec.json.encode(summary), indent=2)
+        write_atomically(run.summary, packed + b"\n")
+        write_atomically(run.report, report_page(run, info, summary).encode())
+    except OSError as error:
+        raise RunDirError(
+            f"{path}: the figures cannot be made: {error}",
+            fix="What was measured is kept; make room or mend access, then run "
+            f"`kvswarm report {path}`.",
+        ) from error
+    return summary
+
+
+@cache
+def _validator() -> Any:
+    text = resources.files("kvswarm.analysis").joinpath("summary.schema.json").read_text("utf-8")
+    return jsonschema.Draft202012Validator(json.loads(text))

@@ -1,0 +1,255 @@
+"""report.html: one page for people, self-contained, readable offline.
+
+In:  run.json, requests.parquet and the summary.  Out: the page as text.
+Plots are drawn by plotly, whose script is in the page. All text from outside is escaped.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import shlex
+from string import Template
+from typing import Any, Final
+
+import numpy as np
+import plotly.graph_objects as go
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from plotly.offline import get_plotlyjs
+
+from kvswarm.analysis.page import PAGE
+from kvswarm.rundir import RunDir, RunInfo
+
+MAX_POINTS: Final = 5000
+MAX_ITL_ROWS: Final = 20000
+TIME_BINS: Final = 120
+DEFINITIONS: Final = {
+    "ttft_ms": ("TTFT", "first token minus sent"),
+    "ttft_from_intended_ms": ("TTFT from intended", "first token minus the intended start"),
+    "itl_ms": ("ITL", "gap between consecutive token-bearing events"),
+    "tpot_ms": ("TPOT", "(last token - first token) / (output tokens - tokens of first event)"),
+    "e2e_ms": ("E2E", "end of the response minus sent"),
+    "connect_ms": ("connect", "DNS, TCP and TLS; not part of TTFT"),
+}
+STATISTICS: Final = ("mean", "p50", "p75", "p90", "p95", "p99", "p999", "max", "count")
+COLUMNS: Final = (
+    "sent_ns", "first_token_ns", "end_ns", "ttft_ms", "e2e_ms", "error_kind", "itl_us",
+    "completion_tokens", "phase",
+)  # fmt: skip
+
+
+def report_page(run: RunDir, info: RunInfo, summary: dict[str, Any]) -> str:
+    """Draw the page of a run."""
+    verdict = summary["verdict"]
+    return Template(PAGE).substitute(
+        title=html.escape(f"{summary['run']['profile']} on {summary['run']['model']}"),
+        status=html.escape(verdict["status"]),
+        reasons="".join(f"<li>{html.escape(reason)}</li>" for reason in verdict["reasons"]),
+        facts=_facts(summary),
+        latencies=_latencies(summary),
+        gates=_gates(summary),
+        plots="".join(_plots(run)),
+        plotly=get_plotlyjs(),
+        repeat=html.escape(shlex.join(info.argv or info.locust_argv)),
+        versions=html.escape(", ".join(f"{name} {text}" for name, text in info.versions.items())),
+    )
+
+
+def _row(cells: list[tuple[str, str]]) -> str:
+    return "<tr>" + "".join(f"<{tag}>{text}</{tag}>" for tag, text in cells) + "</tr>"
+
+
+def _facts(summary: dict[str, Any]) -> str:
+    run, requests = summary["run"], summary["requests"]
+    throughput, goodput = summary["throughput"], summary["goodput"]
+    errors = ", ".join(f"{kind} {count}" for kind, count in requests["by_error"].items())
+    facts = {
+        "target": f"{run['target']} ({run['endpoint']})",
+        "pattern": run["pattern"],
+        "started": run["started"] or "",
+        "ended": run["ended"] or "cut off",
+        "requests": f"{requests['sent']} sent, {requests['ok']} ok, {requests['failed']} failed, "
+        f"{requests['cancelled']} cancelled",
+        "errors": errors or "none",
+        "duration": f"{summary['duration_s']:.2f} s",
+        "output tokens/s": f"{throughput['output_tokens_per_s']:.1f}",
+        "requests/s": f"{throughput['requests_per_s']:.2f}",
+        "goodput": f"{goodput['requests_per_s']:.2f} requests/s ({goodput['share']:.1%})",
+        "seed": str(run["seed"]),
+        "notes": "; ".join(run["notes"]) or "none",
+    }
+    return "".join(
+        _row([("th", html.escape(name)), ("td", html.escape(text))]) for name, text in facts.items()
+    )
+
+
+def _latencies(summary: dict[str, Any]) -> str:
+    lines = [_row([("th", "ms"), *(("th", name) for name in STATISTICS)])]
+    for key, (label, meaning) in DEFINITIONS.items():
+        figures = summary[key]
+        name = f'<abbr title="{html.escape(meaning)}">{html.escape(label)}</abbr>'
+        cells = [("th", name)]
+        for statistic in STATISTICS:
+            value = figures[statistic]
+            text = "-" if value is None else f"{value:.2f}" if statistic != "count" else str(value)
+            cells.append(("td", text))
+        lines.append(_row(cells))
+    return "".join(lines)
+
+
+def _gates(summary: dict[str, Any]) -> str:
+    lines = []
+    for gate in summary["gates"]:
+        value = "none" if gate["value"] is None else f"{gate['value']:.4g}"
+        state = "passed" if gate["passed"] else "missed"
+        text = f"{gate['name']}: {value}, limit {gate['limit']:g}, {state}"
+        lines.append(f"<li>{html.escape(text)}</li>")
+    return "".join(lines) or "<li>none</li>"
+
+
+class _Columns:
+    """The columns that the plots need, whole; of the gaps only a sample of the rows."""
+
+    def __init__(self, run: RunDir) -> None:
+        table = pq.read_table(run.requests, columns=[name for name in COLUMNS if name != "itl_us"])
+        plain = {name: table.column(name).to_numpy() for name in table.column_names}
+        self.rows = table.num_rows
+        origin = np.nanmin(plain["sent_ns"].astype(float)) if self.rows else 0.0
+        self.sent_s = (plain["sent_ns"].astype(float) - origin) / 1e9
+        self.end_s = (plain["end_ns"].astype(float) - origin) / 1e9
+        self.first_s = (plain["first_token_ns"].astype(float) - origin) / 1e9
+        self.ttft_ms = plain["ttft_ms"].astype(float)
+        self.e2e_ms = plain["e2e_ms"].astype(float)
+        self.tokens = np.nan_to_num(plain["completion_tokens"].astype(float))
+        self.errors = plain["error_kind"]
+        self.ok = np.array([kind is None for kind in self.errors], dtype=bool)
+        self.gap_s, self.gap_ms = self._gaps(run)
+
+    def _gaps(self, run: RunDir) -> tuple[NDArray[Any], NDArray[Any]]:
+        step = max(1, -(-self.rows // MAX_ITL_ROWS))
+        starts, gaps, row = [], [], 0
+        with pq.ParquetFile(run.requests) as file:
+            for batch in file.iter_batches(batch_size=4096, columns=["itl_us"]):
+                for values in batch.column(0):
+                    if row % step == 0 and self.ok[row] and values.values is not None:
+                        one = values.values.to_numpy().astype(float) / 1000
+                        gaps.append(one)
+                        starts.append(self.first_s[row] + np.cumsum(one) / 1000)
+                    row += 1
+        if not gaps:
+            return np.empty(0), np.empty(0)
+        return np.concatenate(starts), np.concatenate(gaps)
+
+
+def _plots(run: RunDir) -> list[str]:
+    columns = _Columns(run)
+    figures = [
+        _over_time(columns, "TTFT", columns.ttft_ms),
+        _over_time(columns, "E2E", columns.e2e_ms),
+        _distribution("TTFT", columns.ttft_ms[columns.ok]),
+        _distribution("ITL", columns.gap_ms),
+        _itl_over_time(columns),
+        _tokens_per_s(columns),
+        _errors(columns),
+    ]
+    return [_embed(figure, place) for place, figure in enumerate(figures) if figure is not None]
+
+
+def _embed(figure: go.Figure, place: int) -> str:
+    figure.update_layout(margin={"l": 60, "r": 20, "t": 40, "b": 45}, height=320)
+    # "</" in a script would end it early.
+    packed = json.dumps(json.loads(figure.to_json())).replace("</", "<\\/")
+    return (
+        f'<div class="plot" id="plot{place}"></div>'
+        f'<script type="application/json" class="figure" data-for="plot{place}">{packed}</script>'
+    )
+
+
+def _thinned(times: NDArray[Any], values: NDArray[Any]) -> tuple[list[float], list[float]]:
+    """At most MAX_POINTS points; the largest of each stretch stays, so that no spike is hidden."""
+    order = np.argsort(times, kind="stable")
+    times, values = times[order], values[order]
+    if len(values) > MAX_POINTS:
+        stretches = np.array_split(np.arange(len(values)), MAX_POINTS)
+        keep = np.array([stretch[np.argmax(values[stretch])] for stretch in stretches])
+        times, values = times[keep], values[keep]
+    return times.tolist(), values.tolist()
+
+
+def _over_time(columns: _Columns, name: str, values_ms: NDArray[Any]) -> go.Figure | None:
+    wanted = columns.ok & ~np.isnan(values_ms)
+    if not wanted.any():
+        return None
+    times, values = _thinned(columns.sent_s[wanted], values_ms[wanted])
+    figure = go.Figure(go.Scattergl(x=times, y=values, mode="markers", marker={"size": 4}))
+    return figure.update_layout(
+        title=f"{name} over time", xaxis_title="sent, s", yaxis_title=f"{name}, ms"
+    )
+
+
+def _distribution(name: str, values_ms: NDArray[Any]) -> go.Figure | None:
+    values = np.sort(values_ms[~np.isnan(values_ms)])
+    if not len(values):
+        return None
+    shares = np.linspace(0, 1, min(len(values), 1000))
+    figure = go.Figure(
+        go.Scatter(x=np.quantile(values, shares).tolist(), y=shares.tolist(), mode="lines")
+    )
+    return figure.update_layout(
+        title=f"{name}: share of {len(values)} at or below",
+        xaxis_title=f"{name}, ms",
+        yaxis_title="share",
+    )
+
+
+def _bins(end_s: float) -> NDArray[Any]:
+    return np.linspace(0, max(end_s, 1e-3), TIME_BINS + 1)
+
+
+def _itl_over_time(columns: _Columns) -> go.Figure | None:
+    if not len(columns.gap_ms):
+        return None
+    edges = _bins(float(columns.gap_s.max()))
+    place = np.clip(np.searchsorted(edges, columns.gap_s, side="right") - 1, 0, TIME_BINS - 1)
+    order = np.argsort(place, kind="stable")
+    groups = np.split(columns.gap_ms[order], np.searchsorted(place[order], np.arange(1, TIME_BINS)))
+    figure = go.Figure()
+    for name, share in (("p50", 0.5), ("p99", 0.99)):
+        values = [float(np.quantile(group, share)) if len(group) else None for group in groups]
+        figure.add_scatter(x=edges[:-1].tolist(), y=values, name=name, mode="lines")
+    return figure.update_layout(
+        title="ITL over time", xaxis_title="arrival, s", yaxis_title="ITL, ms"
+    )
+
+
+def _tokens_per_s(columns: _Columns) -> go.Figure | None:
+    wanted = columns.ok & ~np.isnan(columns.first_s)
+    if not wanted.any():
+        return None
+    edges = _bins(float(columns.end_s[wanted].max()))
+    rate = np.zeros(TIME_BINS)
+    # Each request's tokens evenly between its first token and its end.
+    starts, ends = columns.first_s[wanted], np.maximum(columns.end_s[wanted], 1e-9)
+    per_s = columns.tokens[wanted] / np.maximum(ends - starts, 1e-6)
+    for place in range(TIME_BINS):
+        overlap = np.minimum(ends, edges[place + 1]) - np.maximum(starts, edges[place])
+        rate[place] = float((per_s * np.clip(overlap, 0, None)).sum())
+    rate /= edges[1] - edges[0]
+    figure = go.Figure(go.Scatter(x=edges[:-1].tolist(), y=rate.tolist(), mode="lines"))
+    return figure.update_layout(
+        title="Output tokens/s", xaxis_title="time, s", yaxis_title="tokens/s"
+    )
+
+
+def _errors(columns: _Columns) -> go.Figure | None:
+    if columns.ok.all():
+        return None
+    edges = _bins(float(np.nanmax(columns.end_s)))
+    figure = go.Figure()
+    for kind in sorted(set(columns.errors[~columns.ok].tolist())):
+        counts, _ = np.histogram(columns.end_s[columns.errors == kind], bins=edges)
+        figure.add_bar(x=edges[:-1].tolist(), y=counts.tolist(), name=str(kind))
+    return figure.update_layout(
+        title="Errors over time", barmode="stack", xaxis_title="end, s", yaxis_title="requests"
+    )

@@ -1,0 +1,111 @@
+"""Read requests.parquet in pieces, as numpy arrays, with what the figures need of each.
+
+In:  the table of a run.  Out: `Rows`, one per row group.
+Missing numbers are NaN in float arrays. Arrays of events are flat, over all rows of the piece;
+`starts` says where each row's events begin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from kvswarm.rundir import RunDir
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+NUMBERS: Final = (
+    "index", "intended_ns", "sent_ns", "first_token_ns", "last_token_ns", "end_ns", "connect_us",
+    "send_spread_us", "prompt_tokens", "completion_tokens", "reasoning_tokens", "events",
+    "first_event_tokens", "coalesced_events", "clock_step_us", "unstamped_reads", "ttft_ms",
+    "ttft_from_intended_ms", "tpot_ms", "e2e_ms",
+)  # fmt: skip
+TEXTS: Final = ("phase", "error_kind", "clock")
+LISTS: Final = ("itl_us", "read_lag_us", "late_index", "late_us")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of the table; all arrays of numbers and texts have one element per row."""
+
+    numbers: dict[str, Floats]
+    texts: dict[str, NDArray[np.object_]]
+    lists: dict[str, tuple[Integers, Integers]]
+    """Name -> flat values, and offsets of the rows in them; shapes (total,) and (rows + 1,)."""
+    output_valid: NDArray[np.object_]
+
+    def __len__(self) -> int:
+        return len(self.numbers["index"])
+
+    def __getitem__(self, name: str) -> Floats:
+        return self.numbers[name]
+
+    @cached_property
+    def ok(self) -> Flags:
+        """Requests that succeeded."""
+        flags: Flags = np.array([kind is None for kind in self.texts["error_kind"]], dtype=bool)
+        return flags
+
+    @cached_property
+    def measured(self) -> Flags:
+        """Requests of the measured phase."""
+        flags: Flags = self.texts["phase"] == "measure"
+        return flags
+
+    @property
+    def good(self) -> Flags:
+        """Requests that enter latencies: measured and successful."""
+        return self.ok & self.measured
+
+    def of(self, name: str, wanted: Flags) -> Floats:
+        """The values of a column in the wanted rows, where they are not missing."""
+        values = self.numbers[name][wanted]
+        return values[~np.isnan(values)]
+
+    def flat(self, name: str, wanted: Flags) -> Integers:
+        """The values of a list column over the wanted rows."""
+        values, offsets = self.lists[name]
+        return values[np.repeat(wanted, np.diff(offsets))]
+
+
+def read_rows(run: RunDir) -> Iterator[Rows]:
+    """Give the table's row groups."""
+    names = [*NUMBERS, *TEXTS, *LISTS, "output_valid"]
+    with pq.ParquetFile(run.requests) as file:
+        for group in range(file.num_row_groups):
+            yield _rows(file.read_row_group(group, columns=names))
+
+
+def _rows(table: pa.Table) -> Rows:
+    def column(name: str) -> Any:
+        return table.column(name).combine_chunks()
+
+    return Rows(
+        numbers={name: _floats(column(name)) for name in NUMBERS},
+        texts={name: column(name).to_numpy(zero_copy_only=False) for name in TEXTS},
+        lists={name: _flat(column(name)) for name in LISTS},
+        output_valid=column("output_valid").to_numpy(zero_copy_only=False),
+    )
+
+
+def _floats(column: Any) -> Floats:
+    # Moments of 1.8e18 ns lose up to 128 ns as floats; the latencies were computed from integers.
+    values: Floats = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return values
+
+
+def _flat(column: Any) -> tuple[Integers, Integers]:
+    if isinstance(column, pa.ChunkedArray):
+        column = pa.concat_arrays(column.chunks)
+    offsets = column.offsets.to_numpy().astype(np.int64)
+    values = column.values.to_numpy().astype(np.int64)[offsets[0] : offsets[-1]]
+    return values, offsets - offsets[0]

@@ -1,0 +1,383 @@
+"""The figures of a run: summary.json.
+
+In:  run.json and requests.parquet.
+Out: `summarise(run)`, a dict that `summary.schema.json` describes; docs/metrics.md defines each.
+Not: files and pages (`finish.py`, `report.py`).
+
+Only measured, successful requests enter latencies, throughput and goodput. One pass over the row
+groups, so that memory stays bounded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import numpy as np
+
+from kvswarm.analysis.counting import Tally
+from kvswarm.analysis.rows import Flags, Floats, Rows, read_rows
+from kvswarm.analysis.table import TableReport
+from kvswarm.analysis.uncertainty import first_late_us, spread_gaps_us
+from kvswarm.analysis.verdict import Evidence, Interval, judge
+from kvswarm.errors import EXIT_GATE_MISSED, EXIT_INVALID_MEASUREMENT, EXIT_PASSED
+from kvswarm.profiles.model import Profile, profile_from_dict
+from kvswarm.records import SCHEMA_VERSION
+from kvswarm.rundir import RunDir, RunInfo
+
+LATENCIES: Final = ("ttft", "ttft_from_intended", "itl", "tpot", "e2e", "connect")
+SLO_NAME: Final = re.compile(r"(ttft|ttft_from_intended|itl|tpot|e2e)(?:_(p\d+|mean|max))?_ms")
+MINIMUM_GATES: Final = {
+    "goodput_share": ("goodput", "share"),
+    "goodput_rps": ("goodput", "requests_per_s"),
+    "output_tokens_per_s": ("throughput", "output_tokens_per_s"),
+}
+"""Gates that a run must reach, and where their figures stand; all others are not to be exceeded."""
+
+
+@dataclass
+class Totals:
+    """What the pass over the rows gathers."""
+
+    latencies: dict[str, Tally] = field(
+        default_factory=lambda: {name: Tally() for name in LATENCIES}
+    )
+    ttft_low: Tally = field(default_factory=Tally)
+    itl_spread: Tally = field(default_factory=Tally)
+    read_lag: Tally = field(default_factory=Tally)
+    send_lag: Tally = field(default_factory=Tally)
+    longest_late_us: int = 0
+    phases: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    sent: int = 0
+    ok: int = 0
+    good: int = 0
+    slo_met: Counter[str] = field(default_factory=Counter)
+    first_sent_ns: float = np.inf
+    last_end_ns: float = -np.inf
+    token_events: int = 0
+    coalesced_events: int = 0
+    unstamped_reads: int = 0
+    clock_steps: int = 0
+    max_clock_step_us: float = 0.0
+    idle_ns: float = 0.0
+    user_ns: float = 0.0
+    tokens: Counter[str] = field(default_factory=Counter)
+    window_requests: int = 0
+    window_good: int = 0
+    window_output_tokens: float = 0.0
+    window_input_tokens: float = 0.0
+    rows: int = 0
+
+
+@dataclass(frozen=True)
+class Window:
+    """The time over which throughput is counted, ns; None: from first sent to last end."""
+
+    start_ns: float
+    end_ns: float
+
+
+def summarise(run: RunDir, table: TableReport | None = None) -> dict[str, Any]:
+    """Compute the figures of a run. Raises RunDirError where its files cannot be read."""
+    info = run.read_info()
+    profile = profile_from_dict(info.profile)
+    table = table or TableReport(0)
+    window = _window(info, profile)
+    totals = Totals()
+    for rows in read_rows(run):
+        _count(rows, totals, profile)
+        _measure(rows, totals)
+        _judge_slos(rows, totals, profile, window)
+        if window is not None:
+            _count_in_window(rows, totals, window)
+    duration_s = _duration_s(totals, window)
+    verdict = judge(_evidence(totals, info, profile, table), profile.verdict)
+    summary = {
+        "schema_version": SCHEMA_VERSION,
+        "verdict": {"status": verdict.status, "reasons": list(verdict.reasons)},
+        "run": _run(info, profile),
+        "requests": {
+            "sent": totals.sent,
+            "ok": totals.ok,
+            "failed": sum(totals.errors.values()) - totals.errors["cancelled"],
+            "cancelled": totals.errors["cancelled"],
+            "by_error": {kind: count for kind, count in sorted(totals.errors.items()) if count},
+            "phases": dict(totals.phases),
+        },
+        "duration_s": duration_s,
+        **_rates(totals, window, duration_s),
+        **{f"{name}_ms": tally.latency() for name, tally in totals.latencies.items()},
+        "generator": _generator(totals, info),
+        "tokens": {name: totals.tokens[name] for name in ("prompt", "completion", "reasoning")},
+    }
+    summary["gates"] = _gates(summary, profile)
+    return summary
+
+
+def exit_code(summary: dict[str, Any]) -> int:
+    """3 for an invalid measurement, 1 for a missed gate, else 0."""
+    if summary["verdict"]["status"] == "invalid":
+        return EXIT_INVALID_MEASUREMENT
+    missed = any(not gate["passed"] for gate in summary["gates"])
+    return EXIT_GATE_MISSED if missed else EXIT_PASSED
+
+
+def _window(info: RunInfo, profile: Profile) -> Window | None:
+    """Throughput of a run that ends by time: from the end of warm-up to the stop of the load."""
+    load = profile.load
+    if load.duration_s is None or load.requests is not None:
+        return None
+    if info.load_started_ns is None or info.load_stopped_ns is None:
+        return None
+    warmup_s, cooldown_s = profile.warmup.duration_s or 0.0, profile.cooldown.duration_s or 0.0
+    window = Window(info.load_started_ns + warmup_s * 1e9, info.load_stopped_ns - cooldown_s * 1e9)
+    return window if window.end_ns > window.start_ns else None
+
+
+def _count(rows: Rows, totals: Totals, _profile: Profile) -> None:
+    totals.rows += len(rows)
+    totals.phases.update(rows.texts["phase"].tolist())
+    measured = rows.measured
+    totals.sent += int(measured.sum())
+    totals.ok += int(rows.good.sum())
+    kinds = rows.texts["error_kind"][measured & ~rows.ok]
+    totals.errors.update(kinds.tolist())
+    totals.token_events += int(rows["events"][measured].sum())
+    totals.coalesced_events += int(rows["coalesced_events"][measured].sum())
+    totals.unstamped_reads += int(rows["unstamped_reads"][measured].sum())
+    steps_us = np.abs(rows.of("clock_step_us", measured))
+    if len(steps_us):
+        totals.clock_steps += len(steps_us)
+        totals.max_clock_step_us = max(totals.max_clock_step_us, float(steps_us.max()))
+
+
+def _measure(rows: Rows, totals: Totals) -> None:
+    good = rows.good
+    for name in ("ttft", "ttft_from_intended", "tpot", "e2e"):
+        totals.latencies[name].add(rows.of(f"{name}_ms", good) * 1e3)
+    totals.latencies["connect"].add(rows.of("connect_us", good))
+    totals.latencies["itl"].add(rows.flat("itl_us", good))
+    totals.itl_spread.add(spread_gaps_us(rows, good))
+    totals.read_lag.add(rows.flat("read_lag_us", rows.measured))
+    late = rows.flat("late_us", rows.measured)
+    if len(late):
+        totals.longest_late_us = max(totals.longest_late_us, int(late.max()))
+    spread_us = np.nan_to_num(rows["send_spread_us"])
+    low_us = rows["ttft_ms"] * 1e3 - first_late_us(rows) - spread_us
+    totals.ttft_low.add(low_us[good & ~np.isnan(low_us)])
+    connect_us = np.nan_to_num(rows["connect_us"])
+    lag_us = (rows["sent_ns"] - rows["intended_ns"]) / 1e3 - connect_us
+    was_sent = rows.measured & ~np.isnan(lag_us)
+    totals.send_lag.add(lag_us[was_sent])
+    totals.idle_ns += float(np.maximum(lag_us[was_sent], 0).sum()) * 1e3
+    totals.user_ns += float((rows["end_ns"] - rows["intended_ns"])[was_sent].sum())
+    if good.any():
+        totals.first_sent_ns = min(totals.first_sent_ns, float(rows["sent_ns"][good].min()))
+        totals.last_end_ns = max(totals.last_end_ns, float(rows["end_ns"][good].max()))
+    for name in ("prompt", "completion", "reasoning"):
+        totals.tokens[name] += int(rows.of(f"{name}_tokens", good).sum())
+    untold = good & np.isnan(rows["completion_tokens"])
+    totals.tokens["completion"] += int(rows["events"][untold].sum())
+
+
+def _judge_slos(rows: Rows, totals: Totals, profile: Profile, window: Window | None) -> None:
+    meets_all: Flags = rows.good & (rows.output_valid != False)  # noqa: E712 - None is no False
+    for name, limit_ms in profile.slo.items():
+        meets = _meets(rows, name, limit_ms)
+        totals.slo_met[name] += int((meets & rows.good).sum())
+        meets_all = meets_all & meets
+    totals.good += int(meets_all.sum())
+    if window is not None:
+        totals.window_good += int((meets_all & _ended_within(rows, window)).sum())
+
+
+def _meets(rows: Rows, name: str, limit_ms: float) -> Flags:
+    """Which rows meet one SLO: their own value, or for ITL the percentile (or mean) of their gaps.
+
+    A request without the value (one token has no gap) meets it. Percentiles of one request's gaps
+    are by nearest rank: the smallest gap that at least that share of its gaps do not exceed.
+    """
+    match = SLO_NAME.fullmatch(name)
+    if match is None or match[1] != "itl":
+        values = rows[f"{match[1] if match else name}_ms"]
+        within: Flags = ~(values > limit_ms)
+        return within
+    gaps_us, offsets = rows.lists["itl_us"]
+    counts = np.diff(offsets)
+    row_of_gap = np.repeat(np.arange(len(rows)), counts)
+    statistic = match[2] or "mean"
+    if statistic == "mean":
+        sums = np.bincount(row_of_gap, weights=gaps_us, minlength=len(rows))
+        met: Flags = sums <= counts * limit_ms * 1e3
+        return met
+    share = 1.0 if statistic == "max" else float(f"0.{statistic[1:]}")
+    inside = np.bincount(row_of_gap[gaps_us <= limit_ms * 1e3], minlength=len(rows))
+    return inside >= np.ceil(share * counts - 1e-9)
+
+
+def _ended_within(rows: Rows, window: Window) -> Flags:
+    ends = rows["end_ns"]
+    inside: Flags = (ends >= window.start_ns) & (ends <= window.end_ns)
+    return inside
+
+
+def _count_in_window(rows: Rows, totals: Totals, window: Window) -> None:
+    """Tokens that came within the window, whichever phase their request belongs to."""
+    totals.window_requests += int((rows.ok & _ended_within(rows, window)).sum())
+    first_ns = rows["first_token_ns"]
+    has_token = rows.ok & ~np.isnan(first_ns)
+    begun = has_token & (first_ns >= window.start_ns) & (first_ns <= window.end_ns)
+    totals.window_input_tokens += float(rows.of("prompt_tokens", begun).sum())
+    inside = _events_inside(rows, window)
+    told = np.where(np.isnan(rows["completion_tokens"]), rows["events"], rows["completion_tokens"])
+    per_event = np.divide(told, rows["events"], out=np.zeros(len(rows)), where=rows["events"] > 0)
+    totals.window_output_tokens += float((per_event * inside)[has_token].sum())
+
+
+def _events_inside(rows: Rows, window: Window) -> Floats:
+    """Token events of each row that came within the window."""
+    gaps_us, offsets = rows.lists["itl_us"]
+    counts = np.diff(offsets)
+    first_ns = np.nan_to_num(rows["first_token_ns"])
+    inside = ((first_ns >= window.start_ns) & (first_ns <= window.end_ns)).astype(np.float64)
+    since_first_us = np.cumsum(gaps_us) - np.repeat(
+        np.concatenate(([0], np.cumsum(gaps_us)))[offsets[:-1]], counts
+    )
+    arrivals_ns = np.repeat(first_ns, counts) + since_first_us * 1e3
+    in_window = (arrivals_ns >= window.start_ns) & (arrivals_ns <= window.end_ns)
+    row_of_gap = np.repeat(np.arange(len(rows)), counts)
+    later: Floats = np.bincount(row_of_gap[in_window], minlength=len(rows)).astype(np.float64)
+    return inside + later
+
+
+def _duration_s(totals: Totals, window: Window | None) -> float:
+    if window is not None:
+        return (window.end_ns - window.start_ns) / 1e9
+    return max(0.0, (totals.last_end_ns - totals.first_sent_ns) / 1e9) if totals.ok else 0.0
+
+
+def _rates(totals: Totals, window: Window | None, duration_s: float) -> dict[str, Any]:
+    if window is not None:
+        requests, good = totals.window_requests, totals.window_good
+        output, prompt = totals.window_output_tokens, totals.window_input_tokens
+    else:
+        requests, good = totals.ok, totals.good
+        output, prompt = float(totals.tokens["completion"]), float(totals.tokens["prompt"])
+    per_s = 1.0 / duration_s if duration_s > 0 else 0.0
+    judged = totals.sent - totals.errors["cancelled"]
+    return {
+        "throughput": {
+            "requests_per_s": requests * per_s,
+            "output_tokens_per_s": output * per_s,
+            "input_tokens_per_s": prompt * per_s,
+        },
+        "goodput": {
+            "requests_per_s": good * per_s,
+            "share": totals.good / judged if judged else 0.0,
+            "slo_share": {
+                name: count / totals.ok if totals.ok else 0.0
+                for name, count in totals.slo_met.items()
+            },
+        },
+    }
+
+
+def _generator(totals: Totals, info: RunInfo) -> dict[str, Any]:
+    cpu_s = [worker.cpu_s for worker in info.workers if worker.cpu_s is not None]
+    events = sum(worker.token_events for worker in info.workers)
+    return {
+        "read_lag_ms": totals.read_lag.latency(),
+        "send_lag_ms": totals.send_lag.latency(),
+        "coalesced_share": _share(totals.coalesced_events, totals.token_events),
+        "cpu_s": sum(cpu_s) if cpu_s else None,
+        "cpu_us_per_token_event": sum(cpu_s) * 1e6 / events if cpu_s and events else None,
+        "clock": info.clock,
+        "workers": len(info.workers),
+        "dropped_arrivals": sum(worker.dropped_arrivals for worker in info.workers),
+        "failed_listeners": sum(worker.failed_listeners for worker in info.workers),
+    }
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+def _evidence(totals: Totals, info: RunInfo, profile: Profile, table: TableReport) -> Evidence:
+    dropped = sum(worker.dropped_arrivals for worker in info.workers)
+    return Evidence(
+        intervals=tuple(_intervals(totals)),
+        open_loop=profile.load.open_loop,
+        send_lag_p99_ms=totals.send_lag.quantile_ms(0.99),
+        idle_share=_share(totals.idle_ns, totals.user_ns),
+        longest_pause_ms=totals.longest_late_us / 1e3,
+        coalesced_share=_share(totals.coalesced_events, totals.token_events),
+        requests=totals.sent,
+        clock_step_requests=totals.clock_steps,
+        max_clock_step_ms=totals.max_clock_step_us / 1e3,
+        unstamped_share=_share(totals.unstamped_reads, totals.token_events),
+        arrivals=totals.rows + dropped,
+        dropped_arrivals=dropped,
+        lost_workers=sum(worker.lost for worker in info.workers),
+        ended=info.ended,
+        cut_short=table.cut_short,
+    )
+
+
+def _intervals(totals: Totals) -> list[Interval]:
+    pairs = (
+        ("TTFT", totals.latencies["ttft"], totals.ttft_low),
+        ("ITL", totals.latencies["itl"], totals.itl_spread),
+    )
+    intervals = []
+    for name, seen, low in pairs:
+        for label, share in (("p50", 0.5), ("p99", 0.99)):
+            high_ms, low_ms = seen.quantile_ms(share), low.quantile_ms(share)
+            if high_ms is not None and low_ms is not None:
+                intervals.append(Interval(name=f"{name} {label}", low_ms=low_ms, high_ms=high_ms))
+    return intervals
+
+
+def _run(info: RunInfo, profile: Profile) -> dict[str, Any]:
+    def moment(ns: int | None) -> str | None:
+        return datetime.fromtimestamp(ns / 1e9, tz=UTC).isoformat() if ns is not None else None
+
+    return {
+        "id": info.run_id,
+        "profile": profile.name,
+        "pattern": profile.load.pattern,
+        "model": info.target.model,
+        "target": info.target.base_url,
+        "endpoint": info.target.endpoint,
+        "simulator": info.target.simulator,
+        "seed": info.seed,
+        "started": moment(info.started_ns),
+        "ended_at": moment(info.ended_ns),
+        "ended": info.ended,
+        "notes": info.notes,
+    }
+
+
+def _gates(summary: dict[str, Any], profile: Profile) -> list[dict[str, Any]]:
+    """Gates of the profile, and its SLOs that name a percentile of the run."""
+    limits = {name: limit for name, limit in profile.slo.items() if re.search(r"_p\d+_ms$", name)}
+    limits.update(profile.gate)
+    return [_gate(summary, name, limit) for name, limit in limits.items()]
+
+
+def _gate(summary: dict[str, Any], name: str, limit: float) -> dict[str, Any]:
+    value: float | None
+    if name == "error_share":
+        requests = summary["requests"]
+        value = _share(requests["failed"], requests["ok"] + requests["failed"])
+    elif name in MINIMUM_GATES:
+        part, key = MINIMUM_GATES[name]
+        value = summary[part][key]
+    else:
+        match = SLO_NAME.fullmatch(name)
+        value = summary[f"{match[1]}_ms"][match[2] or "mean"] if match else None
+    passed = False if value is None else value >= limit if name in MINIMUM_GATES else value <= limit
+    return {"name": name, "limit": limit, "value": value, "passed": passed}
