@@ -153,7 +153,8 @@ def new_run_dir(profile_name: str, out: Path | None = None) -> RunDir:
         path = Path("runs") / f"{stamp}-{safe_name}-{secrets.token_hex(3)}"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if any(entry.name != "locust.log" for entry in path.iterdir()):
+        # Locust's own log and CSVs are there before the run begins.
+        if any(not entry.name.startswith("locust") for entry in path.iterdir()):
             raise RunDirError(
                 f"{path}: the run directory holds files already",
                 fix="Give --out a directory that is new or empty; no run overwrites another.",

@@ -125,7 +125,7 @@ def _generate(
     environ = {
         **os.environ,
         PROGRESS_FD_ENV: str(write_fd),
-        ARGV_ENV: "\0".join(request.argv),
+        ARGV_ENV: shlex.join(request.argv),
         "LOCUST_SKIP_UPDATE_CHECK": "1",
     }
     if request.headers:

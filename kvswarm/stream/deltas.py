@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvswarm.stream.exchange import Reads
-from kvswarm.stream.sse import EventCutter
+from kvswarm.stream.sse import Cut, EventCutter
 
 DONE: Final = b"[DONE]"
 DETAIL_CHARS: Final = 300
@@ -127,12 +127,12 @@ class Meaning:
         body_before = self._body_bytes
         self._body_bytes += len(reads.body)
         cut = self._cutter.cut(reads.body)
-        if not cut.data:
+        if not len(cut):
             return
-        bearing = self._take_chunks(self._chunks(cut.data, cut.joined))
+        bearing = self._take_chunks(self._chunks(cut))
         if not bearing:
             return
-        ends = np.array(cut.ends, dtype=np.int64)[bearing] - body_before
+        ends = cut.ends[bearing] - body_before
         place = np.searchsorted(reads.body_ends, ends, side="left")
         stamps_ns = reads.stamps_ns[place]
         late_ns = np.where(
@@ -143,16 +143,17 @@ class Meaning:
         if self.first_token_ns is None:
             self.first_token_ns = int(stamps_ns[0])
 
-    def _chunks(self, data: list[bytes], joined: bytes | None) -> list[Chunk | None]:
+    def _chunks(self, cut: Cut) -> list[Chunk | None]:
         """Decode the data up to `[DONE]`; None stands for what is no chunk."""
         if self.done:
             return []
-        count = len(data)
-        if DONE in data:
-            count = data.index(DONE)
-            self.done = True
-            joined = joined.partition(b",[DONE]")[0] if joined is not None and count else b""
+        joined = cut.joined()
         if joined is not None:
+            count = len(cut)
+            if joined.endswith(DONE):
+                self.done = True
+                count -= 1
+                joined = joined[: -len(DONE) - 1]
             try:
                 chunks: list[Chunk | None] = [*_decode_many(b"[" + joined + b"]")]
             except (msgspec.DecodeError, UnicodeDecodeError):
@@ -161,7 +162,11 @@ class Meaning:
                 # An event may hold `{},{}`: malformed by itself, well-formed when joined.
                 if len(chunks) == count:
                     return chunks
-        return [self._one(piece) for piece in data[:count]]
+        data = cut.data
+        if DONE in data:
+            self.done = True
+            data = data[: data.index(DONE)]
+        return [self._one(piece) for piece in data]
 
     def _one(self, piece: bytes) -> Chunk | None:
         try:

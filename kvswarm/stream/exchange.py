@@ -97,12 +97,13 @@ class Exchange:
         "error_detail", "error_kind", "first_byte_ns", "floors", "framing", "http", "last_read_ns",
         "last_stamp_taken_ns", "meaning", "pieces", "queued", "raw_body", "reads", "recvmsg",
         "resent", "reused", "seen_mono_ns", "seen_reads", "send_spread_us", "sent_mono_ns",
-        "sent_ns", "stamps", "waiter",
+        "sent_ns", "stamps", "tls", "waiter",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, meaning: Meaning) -> None:
         self.connection = connection
         self.recvmsg = connection.recvmsg
+        self.tls = connection.tls
         self.meaning = meaning
         self.http = ResponseParser()
         self.framing: int = Framing.HEAD

@@ -34,7 +34,7 @@ from kvswarm.stream.exchange import NO_STAMP, Exchange, Framing
 
 TICK_S: Final = 0.1
 STOPPED_NS: Final = 150_000_000
-QUIET_NS: Final = 1_000_000
+QUIET_NS: Final = 2_000_000
 """After a pause of this long the time of waking is looked up: it costs 4 us."""
 DUE_NS: Final = 1_500_000
 PASSES_PER_DRAIN: Final = 4
@@ -150,7 +150,7 @@ class Reactor:
         self.on_idle_close: Callable[[Connection], None] | None = None
         loop = gevent.get_hub().loop
         self._watcher: Any = loop.io(self._poller.fileno(), 1)
-        self._watcher.start(self.drain)
+        self._watcher.start(self._on_ready)
         self._ticker: Any = loop.timer(TICK_S, TICK_S)
         self._ticker.start(self._tick)
 
@@ -186,15 +186,19 @@ class Reactor:
         if time.time_ns() - self._drained_ns > DUE_NS:
             self.drain()
 
+    def _on_ready(self) -> None:
+        """The hub found something to read, perhaps after a sleep."""
+        start_ns = time.time_ns()
+        if start_ns - self._polled_ns > QUIET_NS:
+            self._polled_ns = self._awake_since(start_ns, self._polled_ns)
+        self.drain()
+
     def drain(self) -> None:  # noqa: C901 - calls cost too much here
         """Read everything that is ready: one recvmsg per ready socket and pass."""
         time_ns = time.time_ns
         poll = self._poller.poll
         get = self._exchanges.get
-        start_ns = time_ns()
         floor_ns = self._polled_ns
-        if start_ns - self._drained_ns > QUIET_NS:
-            floor_ns = self._awake_since(start_ns, floor_ns)
         for _ in range(PASSES_PER_DRAIN):
             polled_ns = time_ns()
             ready = poll(0, READY_PER_PASS)
@@ -217,7 +221,7 @@ class Reactor:
                 if not piece:
                     self._at_eof(exchange)
                     continue
-                if exchange.connection.tls is not None:
+                if exchange.tls is not None:
                     piece = self._decrypt(exchange, piece)
                     if not piece:
                         continue
@@ -257,7 +261,7 @@ class Reactor:
 
     @staticmethod
     def _decrypt(exchange: Exchange, piece: bytes) -> bytes:
-        tls = exchange.connection.tls
+        tls = exchange.tls
         try:
             return tls.decrypt(piece) if tls is not None else piece
         except ssl.SSLError:

@@ -12,20 +12,43 @@ the rules in full for comments, CRLF, CR, several data lines, other fields and a
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from typing import Final
 
-LINE_END = re.compile(rb"\r\n|\n|\r")
-BOM = b"\xef\xbb\xbf"
+import numpy as np
+from numpy.typing import NDArray
+
+LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+BOM: Final = b"\xef\xbb\xbf"
+FIELD: Final = b"data: "
+BETWEEN: Final = b"\n\ndata: "
+LF: Final = 10
 
 
-@dataclass(frozen=True, slots=True)
 class Cut:
-    """Whole events: `data[i]` ended at `ends[i]`, counted from the start of the body."""
+    """Whole events; event i ended at `ends[i]`, counted from the start of the body."""
 
-    data: list[bytes] = field(default_factory=list)
-    ends: list[int] = field(default_factory=list)
-    joined: bytes | None = None
-    """All data with `,` between, where the fast way gave it: the inside of a JSON array."""
+    __slots__ = ("_data", "_whole", "ends")
+
+    def __init__(
+        self, ends: NDArray[np.int64], data: list[bytes] | None = None, whole: bytes = b""
+    ) -> None:
+        self.ends = ends
+        self._data = data
+        self._whole = whole
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @property
+    def data(self) -> list[bytes]:
+        """The data of each event; made on demand, because the fast way can do without."""
+        if self._data is None:
+            self._data = self._whole.removeprefix(FIELD).split(BETWEEN) if self._whole else []
+        return self._data
+
+    def joined(self) -> bytes | None:
+        """All data with commas between, the inside of a JSON array; None off the fast way."""
+        return self._whole[len(FIELD) :].replace(BETWEEN, b",") if self._data is None else None
 
 
 class EventCutter:
@@ -44,7 +67,7 @@ class EventCutter:
         if not self._started and text:
             if BOM.startswith(text[:3]) and len(text) < len(BOM):
                 self._rest = text
-                return Cut()
+                return Cut(np.empty(0, dtype=np.int64), [])
             if text.startswith(BOM):
                 text = text[len(BOM) :]
                 self._before_bytes += len(BOM)
@@ -52,28 +75,23 @@ class EventCutter:
         return self._fast(text) if b"\r" not in text else self._slow(text)
 
     def _fast(self, text: bytes) -> Cut:
-        whole, blank, rest = text.rpartition(b"\n\n")
-        if not blank:
-            self._rest = text
-            return Cut()
-        data = whole.split(b"\n\n")
-        count = len(data)
-        plain = (
-            whole.count(b"\n") == 2 * (count - 1)
-            and whole.startswith(b"data: ")
-            and whole.count(b"\n\ndata: ") == count - 1
-        )
-        if not plain:
+        """Events of one data line each, as `data: ...`: found by counting, not one by one."""
+        end = text.rfind(b"\n\n") + 2
+        if end < len(BETWEEN):
             return self._slow(text)
-        self._rest = rest
-        end = self._before_bytes
-        ends = [end := end + len(event) + 2 for event in data]
-        self._before_bytes = end
-        joined = whole[6:].replace(b"\n\ndata: ", b",")
-        return Cut([event[6:] for event in data], ends, joined)
+        whole = text[: end - 2]
+        count = whole.count(BETWEEN) + 1
+        if whole.count(b"\n") != 2 * (count - 1) or not whole.startswith(FIELD):
+            return self._slow(text)
+        line_ends = np.flatnonzero(np.frombuffer(text, dtype=np.uint8, count=end) == LF)
+        ends = line_ends[1::2] + (1 + self._before_bytes)
+        self._rest = text[end:]
+        self._before_bytes += end
+        return Cut(ends, whole=whole)
 
     def _slow(self, text: bytes) -> Cut:
-        cut = Cut()
+        data: list[bytes] = []
+        ends: list[int] = []
         lines: list[bytes] = []
         position = event_start = 0
         for match in LINE_END.finditer(text):
@@ -85,13 +103,13 @@ class EventCutter:
                 _keep_data(line, lines)
                 continue
             if lines:
-                cut.data.append(b"\n".join(lines))
-                cut.ends.append(self._before_bytes + position)
+                data.append(b"\n".join(lines))
+                ends.append(self._before_bytes + position)
                 lines = []
             event_start = position
         self._rest = text[event_start:]
         self._before_bytes += event_start
-        return cut
+        return Cut(np.array(ends, dtype=np.int64), data)
 
 
 def _keep_data(line: bytes, lines: list[bytes]) -> None:

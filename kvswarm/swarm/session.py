@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -165,7 +166,7 @@ class Session:
             api_key_env=values["api_key_env"],
             ca_file=values["ca_file"],
             insecure=bool(values["insecure"]),
-            argv=os.environ.get(ARGV_ENV, "").split("\0") if ARGV_ENV in os.environ else [],
+            argv=shlex.split(os.environ.get(ARGV_ENV, "")),
             workers=workers,
         )
 

@@ -106,10 +106,11 @@ class ExactText:
         before = [prefix] if prefix else []
         left = tokens - self.count(" ".join(before + chosen))
         for word in random_words(max(0, int(left / self._mean_cost) + 1), rng):
-            left -= self._cost[word]
-            if left < 0:
+            if self._cost[word] > left:
                 break
+            left -= self._cost[word]
             chosen.append(word)
+        chosen.extend(self._single_words(left, rng))
         tail = ""
         for _ in range(ADJUSTMENTS):
             text = " ".join(before + chosen) + tail
@@ -117,8 +118,7 @@ class ExactText:
             if left == 0:
                 return text or None  # a prompt of BOS alone is none
             if left > 0 and not tail and self._singles:
-                picks = rng.integers(len(self._singles), size=left).tolist()
-                chosen.extend(self._singles[i] for i in picks)
+                chosen.extend(self._single_words(left, rng))
                 continue
             piece = self._piece(text, left, rng) if left > 0 else None
             if piece is not None:
@@ -129,6 +129,12 @@ class ExactText:
             else:
                 return None
         return None
+
+    def _single_words(self, count: int, rng: np.random.Generator) -> list[str]:
+        """Draw words of one token each; none where the tokenizer has no such words."""
+        if count < 1 or not self._singles:
+            return []
+        return [self._singles[i] for i in rng.integers(len(self._singles), size=count).tolist()]
 
     def _piece(self, text: str, left: int, rng: np.random.Generator) -> str | None:
         """Find something small that brings the count nearer without passing it."""
