@@ -30,7 +30,7 @@ from kvswarm.stream.outcome import Ask, record_of, unsent_record
 from kvswarm.stream.reactor import CLOCK_STEP_NS, Reactor, clock_offset_ns
 from kvswarm.stream.target import Target
 
-ABSORB_READS: Final = 48
+ABSORB_READS: Final = 64
 """Reads that a stream in flight gathers before it is decoded on the way."""
 SLICE_NS: Final = 500_000
 BACKLOG_LIMIT: Final = 4096

@@ -7,6 +7,10 @@ Not: events and JSON; nothing is parsed between a read and the next but what sho
 gevent's hub waits on the epoll descriptor itself and calls `drain`, which never switches: so it
 may also be called between the steps of longer work (`drain_if_due`), which keeps reads prompt.
 
+At high rates a trip through the hub per event would cost more than the read. So after a drain of
+BUSY_READS or more, or so soon after the one before, the next is a gathering pause of 1 ms away.
+The kernel stamps meanwhile.
+
 How early may bytes have come that share a read with later ones? Not before the socket was last
 seen empty. That is when the poll before began; or, where the process slept since, when it woke:
 it would have woken for the first of them. It has slept for what was neither CPU time nor waiting
@@ -37,8 +41,10 @@ STOPPED_NS: Final = 150_000_000
 QUIET_NS: Final = 2_000_000
 """After a pause of this long the time of waking is looked up: it costs 4 us."""
 DUE_NS: Final = 1_500_000
-PASSES_PER_DRAIN: Final = 4
-READY_PER_PASS: Final = 1024
+BUSY_READS: Final = 4
+BUSY_NS: Final = 500_000
+GATHER_S: Final = 0.001
+READY_PER_DRAIN: Final = 4096
 TERMINAL_BYTES: Final = 4
 CLOCK_STEP_NS: Final = 500_000
 
@@ -151,6 +157,7 @@ class Reactor:
         loop = gevent.get_hub().loop
         self._watcher: Any = loop.io(self._poller.fileno(), 1)
         self._watcher.start(self._on_ready)
+        self._gatherer: Any = loop.timer(GATHER_S, GATHER_S)
         self._ticker: Any = loop.timer(TICK_S, TICK_S)
         self._ticker.start(self._tick)
 
@@ -176,6 +183,8 @@ class Reactor:
         self._ticker.stop()
         for connection in list(self._connections.values()):
             self.remove(connection)
+        self._gatherer.stop()
+        self._gatherer.close()
         self._watcher.close()
         self._ticker.close()
         self._poller.close()
@@ -189,51 +198,58 @@ class Reactor:
     def _on_ready(self) -> None:
         """The hub found something to read, perhaps after a sleep."""
         start_ns = time.time_ns()
-        if start_ns - self._polled_ns > QUIET_NS:
+        since_ns = start_ns - self._drained_ns
+        if since_ns > QUIET_NS:
             self._polled_ns = self._awake_since(start_ns, self._polled_ns)
-        self.drain()
+        if self.drain() >= BUSY_READS or since_ns < BUSY_NS:
+            self._watcher.stop()
+            # Not start(): libev would count from when a timer last fired, and fire at once.
+            self._gatherer.again(self._on_gathered)
 
-    def drain(self) -> None:  # noqa: C901 - calls cost too much here
-        """Read everything that is ready: one recvmsg per ready socket and pass."""
+    def _on_gathered(self) -> None:
+        """A gathering pause is over: read, and gather again while it is worth it."""
+        if self.drain() < BUSY_READS:
+            self._gatherer.stop()
+            self._watcher.start(self._on_ready)
+
+    def drain(self) -> int:  # noqa: C901 - calls cost too much here
+        """Read what is ready, once per socket; give the number of sockets."""
         time_ns = time.time_ns
-        poll = self._poller.poll
         get = self._exchanges.get
+        # Sockets that this poll does not name were empty when it began: what they bring came later.
         floor_ns = self._polled_ns
-        for _ in range(PASSES_PER_DRAIN):
-            polled_ns = time_ns()
-            ready = poll(0, READY_PER_PASS)
-            if not ready:
-                self._polled_ns = polled_ns
-                break
-            for fd, _mask in ready:
-                exchange = get(fd)
-                if exchange is None:
-                    self._read_idle(fd)
-                    continue
-                try:
-                    piece, ancillary, _, _ = exchange.recvmsg(READ_BYTES, ANCILLARY_BYTES)
-                except BlockingIOError:
-                    continue
-                except OSError as error:
-                    self.fail(exchange, "disconnected", str(error))
-                    continue
-                read_ns = time_ns()
+        self._polled_ns = time_ns()
+        ready = self._poller.poll(0, READY_PER_DRAIN)
+        for fd, _mask in ready:
+            exchange = get(fd)
+            if exchange is None:
+                self._read_idle(fd)
+                continue
+            try:
+                piece, ancillary, _, _ = exchange.recvmsg(READ_BYTES, ANCILLARY_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                self.fail(exchange, "disconnected", str(error))
+                continue
+            read_ns = time_ns()
+            if not piece:
+                self._at_eof(exchange)
+                continue
+            if exchange.tls is not None:
+                piece = self._decrypt(exchange, piece)
                 if not piece:
-                    self._at_eof(exchange)
                     continue
-                if exchange.tls is not None:
-                    piece = self._decrypt(exchange, piece)
-                    if not piece:
-                        continue
-                if piece.find(b"\n\n", 0, -4) >= 0:
-                    exchange.floors[len(exchange.pieces)] = floor_ns
-                exchange.pieces.append(piece)
-                exchange.stamps.append(ancillary[0][2] if ancillary else NO_STAMP)
-                exchange.reads.append(read_ns)
-                if piece.endswith(b"\r\n\r\n") or exchange.framing or len(piece) < TERMINAL_BYTES:
-                    self._look(exchange)
-            floor_ns = self._polled_ns = polled_ns
+            pieces = exchange.pieces
+            if piece.find(b"\n\n", 0, -4) >= 0:
+                exchange.floors[len(pieces)] = floor_ns
+            pieces.append(piece)
+            exchange.stamps.append(ancillary[0][2] if ancillary else NO_STAMP)
+            exchange.reads.append(read_ns)
+            if piece.endswith(b"\r\n\r\n") or exchange.framing or len(piece) < TERMINAL_BYTES:
+                self._look(exchange)
         self._drained_ns = time_ns()
+        return len(ready)
 
     def _awake_since(self, start_ns: int, floor_ns: int) -> int:
         """Move the floor up to when the process woke, as the module's docstring tells."""
