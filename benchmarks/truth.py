@@ -85,7 +85,9 @@ def misses(row: dict[str, Any]) -> list[str]:
         if abs(row[f"error {name}"]) > limit
     ]
     if row["of ideal rate"] < MIN_IDEAL_SHARE:
-        found.append(f"{row['of ideal rate']:.1%} of the ideal rate, at least {MIN_IDEAL_SHARE:.0%}")
+        found.append(
+            f"{row['of ideal rate']:.1%} of the ideal rate, at least {MIN_IDEAL_SHARE:.0%}"
+        )
     if row["verdict"] != "valid":
         found.append(f"verdict {row['verdict']}")
     if row["streams"] == 512 and row["CPU us/event"] > MAX_US_AT_512:

@@ -71,7 +71,13 @@ def run(request: RunRequest) -> int:
             progress_console.print(f"No --url: measuring the embedded simulator, {simulator.url}")
         ready = _with_target(ready, profile)
         run_dir = new_run_dir(profile.name, _out(request))
-        interrupted, child_code = _generate(ready, profile, run_dir, progress_console)
+        watched = Watched(
+            profile=profile,
+            run_dir=run_dir,
+            console=progress_console,
+            simulated=request.url is None,
+        )
+        interrupted, child_code = _generate(ready, watched)
     return _conclude(run_dir, interrupted=interrupted, child_code=child_code, request=request)
 
 
@@ -114,11 +120,20 @@ def _show_dry_run(request: RunRequest, profile: Profile) -> None:
     Console(soft_wrap=True).print_json(data=plain)
 
 
-def _generate(
-    request: RunRequest, profile: Profile, run_dir: RunDir, console: Console
-) -> tuple[bool, int]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """One run of Locust, and where it is shown."""
+
+    profile: Profile
+    run_dir: RunDir
+    console: Console
+    simulated: bool
+
+
+def _generate(request: RunRequest, watched: Watched) -> tuple[bool, int]:
     """Run Locust; tell whether a person interrupted it, and its exit code."""
-    command = locust_command(request, profile, run_dir.path)
+    run_dir, console, simulated = watched.run_dir, watched.console, watched.simulated
+    command = locust_command(request, watched.profile, run_dir.path)
     console.print(f"Run directory: {run_dir.path}", soft_wrap=True)
     console.print(f"The same with plain Locust: {shlex.join(command)}", soft_wrap=True, style="dim")
     read_fd, write_fd = os.pipe()
@@ -128,6 +143,8 @@ def _generate(
         ARGV_ENV: shlex.join(request.argv),
         "LOCUST_SKIP_UPDATE_CHECK": "1",
     }
+    if simulated:
+        environ[SIMULATOR_ENV] = "1"
     if request.headers:
         environ[HEADERS_ENV] = json.dumps(parse_headers(request.headers))
     if request.processes is None:

@@ -212,7 +212,7 @@ class Reactor:
             self._gatherer.stop()
             self._watcher.start(self._on_ready)
 
-    def drain(self) -> int:  # noqa: C901 - calls cost too much here
+    def drain(self) -> int:
         """Read what is ready, once per socket; give the number of sockets."""
         time_ns = time.time_ns
         get = self._exchanges.get

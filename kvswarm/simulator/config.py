@@ -1,0 +1,89 @@
+"""What a simulator is like: every option, with its unit, and how the command line gives them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Final
+
+FAULTS: Final = (
+    "cut", "stall", "error_event", "malformed", "no_done", "no_finish", "empty", "content-type",
+    "gzip", "status-400", "status-429", "status-500", "status-503",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatorConfig:
+    """One simulated server."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    model: str = "sim"
+    max_model_len: int = 8192
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int = 2048
+    num_kv_blocks: int = 8192
+    block_size: int = 16
+    prefix_caching: bool = True
+    step_ms: float = 8.0
+    """Time of an empty step of the engine."""
+    decode_us: float = 150.0
+    """What each running sequence adds to a step."""
+    prefill_us: float = 30.0
+    """What each prompt token that is not cached adds to a step."""
+    seed: int = 0
+    exact: tuple[float, float] | None = None
+    """Fixed TTFT and ITL in ms: no engine then."""
+    truth_log: Path | None = None
+    fault: str | None = None
+    fault_share: float = 1.0
+    exit_with_parent: bool = False
+
+
+def parse_arguments(argv: Sequence[str]) -> SimulatorConfig:
+    """Read the options; what is wrong ends the process with code 2 and one message."""
+    parser = argparse.ArgumentParser(
+        prog="kvswarm simulate", description="A simulated LLM server behind vLLM's API."
+    )
+    number = _positive(int)
+    amount = _positive(float)
+    parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port; 0, the default, takes a free one")
+    parser.add_argument("--model", help="name of the model it serves (default sim)")
+    parser.add_argument("--max-model-len", type=number, metavar="TOKENS")
+    parser.add_argument("--max-num-seqs", type=number, metavar="N", help="sequences in a step")
+    parser.add_argument("--max-num-batched-tokens", type=number, metavar="N")
+    parser.add_argument("--num-kv-blocks", type=number, metavar="N", help="KV cache, in blocks")
+    parser.add_argument("--block-size", type=number, metavar="TOKENS")
+    parser.add_argument("--no-prefix-caching", dest="prefix_caching", action="store_false")
+    parser.add_argument("--step-ms", type=amount, help="time of an empty step")
+    parser.add_argument("--decode-us", type=amount, help="time per running sequence in a step")
+    parser.add_argument("--prefill-us", type=amount, help="time per prompt token in a step")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--exact", type=amount, nargs=2, metavar=("TTFT_MS", "ITL_MS"),
+                        help="no engine: first token and every gap at fixed times")  # fmt: skip
+    parser.add_argument("--truth-log", type=Path, metavar="FILE",
+                        help="a JSON line per response: when it was read and sent")  # fmt: skip
+    parser.add_argument("--fault", choices=FAULTS, help="what goes wrong, for tests of clients")
+    parser.add_argument("--fault-share", type=float, metavar="S", help="share of requests (0 to 1)")
+    parser.add_argument("--exit-with-parent", action="store_true",
+                        help="end when standard input does")  # fmt: skip
+    given = {name: value for name, value in vars(parser.parse_args(argv)).items()
+             if value is not None}  # fmt: skip
+    if "exact" in given:
+        given["exact"] = tuple(given["exact"])
+    known = {field.name for field in fields(SimulatorConfig)}
+    return SimulatorConfig(**{name: value for name, value in given.items() if name in known})
+
+
+def _positive(kind: type[int] | type[float]):  # type: ignore[no-untyped-def]
+    def parse(text: str) -> int | float:
+        value = kind(text)
+        if value <= 0:
+            raise argparse.ArgumentTypeError(f"{text!r}: must be above 0")
+        return value
+
+    parse.__name__ = kind.__name__
+    return parse

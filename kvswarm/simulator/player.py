@@ -1,0 +1,133 @@
+"""Play token events at their times: the engine's steps, or fixed times.
+
+In:  responses and their sequences.  Out: writes on transports, on absolute times without drift.
+One timer for all, and one heap or list: not a task per stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import time
+from typing import Final
+
+from kvswarm.simulator.engine import Engine, Sequence
+from kvswarm.simulator.metrics import Metrics
+from kvswarm.simulator.responses import Response
+
+EARLY_S: Final = 0.0002
+"""uvloop's timers count in ms: what is due this soon is played now, rather than 1 ms late."""
+
+
+class ExactPlayer:
+    """First token at a fixed time after the request was read, then one at each fixed gap."""
+
+    def __init__(self, ttft_ms: float, itl_ms: float) -> None:
+        self._ttft_s = ttft_ms / 1000
+        self._itl_s = itl_ms / 1000
+        self._due: list[tuple[float, int, Response, Sequence]] = []
+        self._count = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = float("inf")
+
+    async def play(self, response: Response, sequence: Sequence) -> None:
+        """Play one response to its end."""
+        # The loop's clock is not CLOCK_REALTIME: only differences go from one to the other.
+        since_read_s = (time.time_ns() - response.read_ns) / 1e9
+        loop = asyncio.get_running_loop()
+        self._push(time.monotonic() - since_read_s + self._ttft_s, response, sequence)
+        self._arm(loop)
+        await response.done.wait()
+
+    def _push(self, due_s: float, response: Response, sequence: Sequence) -> None:
+        self._count += 1
+        heapq.heappush(self._due, (due_s, self._count, response, sequence))
+
+    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._due:
+            return
+        due_s = self._due[0][0]
+        if self._timer is not None:
+            if due_s >= self._timer_s:
+                return
+            self._timer.cancel()
+        self._timer_s = due_s
+        self._timer = loop.call_later(max(0.0, due_s - time.monotonic()), self._play_due, loop)
+
+    def _play_due(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        self._timer_s = float("inf")
+        due = self._due
+        now_s = time.monotonic() + EARLY_S
+        while due and due[0][0] <= now_s:
+            due_s, _, response, sequence = heapq.heappop(due)
+            if not response.put_token():
+                continue
+            sequence.generated += 1
+            if sequence.generated < sequence.max_tokens:
+                self._push(due_s + self._itl_s, response, sequence)
+            else:
+                sequence.finish_reason = "length"
+                response.put_end(sequence)
+        self._arm(loop)
+
+
+class EnginePlayer:
+    """Plays the engine: each step takes its time, and its tokens are written at its end."""
+
+    def __init__(self, engine: Engine, metrics: Metrics) -> None:
+        self._engine = engine
+        self._metrics = metrics
+        self._responses: dict[Sequence, Response] = {}
+        self._last_s: dict[Sequence, float] = {}
+        self._work = asyncio.Event()
+        self._loop_task: asyncio.Task[None] | None = None
+
+    async def play(self, response: Response, sequence: Sequence) -> None:
+        """Play one response to its end."""
+        self._responses[sequence] = response
+        self._engine.add(sequence)
+        self._work.set()
+        if self._loop_task is None:
+            self._loop_task = asyncio.create_task(self._run())
+        await response.done.wait()
+
+    async def _run(self) -> None:
+        ends_s = time.monotonic()
+        while True:
+            step = self._engine.step()
+            if not step.duration_ms:
+                self._work.clear()
+                await self._work.wait()
+                ends_s = time.monotonic()
+                continue
+            ends_s += step.duration_ms / 1000
+            await asyncio.sleep(max(0.0, ends_s - time.monotonic()))
+            for sequence in step.emitted:
+                self._put(sequence)
+
+    def _put(self, sequence: Sequence) -> None:
+        response, metrics = self._responses[sequence], self._metrics
+        if not response.put_token():
+            if sequence.finish_reason is None:
+                self._engine.drop(sequence)
+            self._forget(sequence)
+            return
+        now_s = time.time()
+        before_s = self._last_s.get(sequence)
+        if before_s is None:
+            metrics.ttft.observe(now_s - response.read_ns / 1e9)
+        else:
+            metrics.itl.observe(now_s - before_s)
+        self._last_s[sequence] = now_s
+        metrics.generation_tokens += 1
+        if sequence.finish_reason is not None:
+            metrics.e2e.observe(now_s - response.read_ns / 1e9)
+            metrics.prompt_tokens += sequence.prompt_tokens
+            metrics.successes[sequence.finish_reason] += 1
+            response.put_end(sequence)
+            self._forget(sequence)
+
+    def _forget(self, sequence: Sequence) -> None:
+        self._responses.pop(sequence, None)
+        self._last_s.pop(sequence, None)

@@ -1,0 +1,243 @@
+"""The simulated server: vLLM's routes over uvicorn, and the loop that plays the engine's steps.
+
+In:  `SimulatorConfig`.  Out: HTTP, a truth log, one ready line on standard output.
+Not: the engine (`engine.py`), the fixed times of --exact (`player.py`), the wire (`wire.py`).
+
+Token events go straight to the connection's transport, in the order in which they are due: a task
+and two awaits per event would hold 30,000 a second late. uvicorn does all the rest of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Any, Final
+
+import uvicorn
+import uvloop
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+import kvswarm
+from kvswarm.simulator.config import SimulatorConfig
+from kvswarm.simulator.engine import Engine, Sequence, block_hashes
+from kvswarm.simulator.launch import READY
+from kvswarm.simulator.metrics import Metrics
+from kvswarm.simulator.player import EnginePlayer, ExactPlayer
+from kvswarm.simulator.responses import Response, TruthLog
+from kvswarm.simulator.wire import Chunks, Request, RequestError, encode, parse_request
+
+COMPLETIONS: Final = {"/v1/chat/completions": True, "/v1/completions": False}
+FAULTS_AT_THE_START: Final = frozenset({"content-type", "gzip"})
+
+
+class TransportProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, which also tells the application its transport."""
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        super().on_message_begin()
+        self.scope["kvswarm.transport"] = self.transport  # type: ignore[typeddict-unknown-key]
+
+
+class Application:
+    """The ASGI application."""
+
+    def __init__(self, config: SimulatorConfig) -> None:
+        self._config = config
+        self._engine = Engine(config)
+        self._metrics = Metrics(config.model)
+        self._truth = TruthLog(config.truth_log)
+        self._player: ExactPlayer | EnginePlayer
+        if config.exact is not None:
+            self._player = ExactPlayer(*config.exact)
+        else:
+            self._player = EnginePlayer(self._engine, self._metrics)
+        self._requests = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        path, method = scope["path"], scope["method"]
+        if method == "POST" and path in COMPLETIONS:
+            await self._complete(scope, receive, send)
+            return
+        config = self._config
+        if method != "GET":
+            await answer(send, 405, encode({"detail": "Method Not Allowed"}))
+        elif path == "/v1/models":
+            card = {"id": config.model, "object": "model", "max_model_len": config.max_model_len}
+            await answer(send, 200, encode({"object": "list", "data": [card]}))
+        elif path == "/health":
+            await answer(send, 200, b"")
+        elif path == "/version":
+            await answer(send, 200, encode({"version": f"kvswarm-{kvswarm.__version__}"}))
+        elif path == "/metrics":
+            text = self._metrics.text(self._engine, config.block_size)
+            await answer(send, 200, text.encode(), b"text/plain; version=0.0.4; charset=utf-8")
+        else:
+            await answer(send, 404, encode({"detail": "Not Found"}))
+
+    async def _complete(self, scope: Any, receive: Any, send: Any) -> None:
+        raw = b""
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            raw += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        read_ns = time.time_ns()
+        config = self._config
+        number = self._requests
+        self._requests += 1
+        fault = self._fault(number)
+        if fault is not None and fault.startswith("status-"):
+            await self._refuse(send, int(fault.removeprefix("status-")))
+            return
+        try:
+            request = parse_request(
+                raw,
+                chat=COMPLETIONS[scope["path"]],
+                model=config.model,
+                max_model_len=config.max_model_len,
+            )
+        except RequestError as error:
+            await answer(send, error.status, error.body())
+            return
+        if not self._engine.fits(len(request.words), request.max_tokens):
+            too_large = RequestError(400, "the request is larger than the whole KV cache")
+            await answer(send, too_large.status, too_large.body())
+            return
+        response = Response(
+            request=request,
+            chunks=Chunks(request, number, config.model, config.seed),
+            transport=scope["kvswarm.transport"],
+            fault=fault,
+            request_id=_header(scope, b"x-request-id"),
+            read_ns=read_ns,
+        )
+        await self._play(response, number, request, send)
+
+    async def _play(self, response: Response, number: int, request: Request, send: Any) -> None:
+        if request.stream:
+            await send(_start(response.fault))
+            await send({"type": "http.response.body", "body": b"", "more_body": True})
+        sequence = Sequence(
+            prompt_tokens=len(request.words),
+            max_tokens=request.max_tokens,
+            ignore_eos=request.ignore_eos,
+            hashes=[]
+            if self._config.exact or not self._config.prefix_caching
+            else block_hashes(request.words, self._config.block_size),
+            rng=random.Random(f"{self._config.seed}/{number}/eos"),  # noqa: S311 - no secret
+        )
+        await self._player.play(response, sequence)
+        if response.gone:
+            return
+        self._truth.add(response, sequence)
+        if request.stream:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        else:
+            body = response.chunks.whole(sequence.finish_reason, sequence.cached_tokens)
+            await answer(send, 200, body)
+
+    def _fault(self, number: int) -> str | None:
+        config = self._config
+        if config.fault is None:
+            return None
+        drawn = random.Random(f"{config.seed}/{number}/fault").random()  # noqa: S311 - no secret
+        return config.fault if drawn < config.fault_share else None
+
+    @staticmethod
+    async def _refuse(send: Any, status: int) -> None:
+        headers = [(b"retry-after", b"2")] if status == 429 else []  # noqa: PLR2004 - HTTP's own
+        error = RequestError(status, f"simulated status {status}", kind="SimulatedError")
+        await answer(send, status, error.body(), extra=headers)
+
+    def close(self) -> None:
+        """Write what is left of the truth."""
+        self._truth.close()
+
+
+def _header(scope: Any, wanted: bytes) -> str | None:
+    for name, value in scope["headers"]:
+        if name == wanted:
+            return str(value.decode("latin-1"))
+    return None
+
+
+def _start(fault: str | None) -> dict[str, Any]:
+    content_type = b"text/event-stream; charset=utf-8"
+    if fault == "content-type":
+        content_type = b"text/html"
+    headers = [(b"content-type", content_type)]
+    if fault == "gzip":
+        headers.append((b"content-encoding", b"gzip"))
+    return {"type": "http.response.start", "status": 200, "headers": headers}
+
+
+async def answer(
+    send: Any,
+    status: int,
+    body: bytes,
+    content_type: bytes = b"application/json",
+    extra: list[tuple[bytes, bytes]] | None = None,
+) -> None:
+    """Send a whole response."""
+    length = str(len(body)).encode()
+    headers = [(b"content-type", content_type), (b"content-length", length), *(extra or [])]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def serve(config: SimulatorConfig) -> int:
+    """Serve until a signal, or the end of standard input where that was asked for."""
+    try:
+        listener = socket.create_server(
+            (config.host, config.port),
+            family=socket.AF_INET6 if ":" in config.host else socket.AF_INET,
+            backlog=8192,
+        )
+    except OSError as error:
+        print(  # noqa: T201 - a message for the person
+            f"kvswarm simulate: cannot listen on {config.host}:{config.port}: {error.strerror}",
+            file=sys.stderr,
+        )
+        return 2
+    application = Application(config)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application,
+            http=TransportProtocol,
+            loop="none",
+            lifespan="off",
+            ws="none",
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=1,
+            timeout_keep_alive=600,
+        )
+    )
+    if config.exit_with_parent:
+        threading.Thread(target=_stop_at_eof, args=(server,), daemon=True).start()
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    print(f"{READY}http://{host}:{listener.getsockname()[1]}", flush=True)  # noqa: T201
+    try:
+        uvloop.run(server.serve(sockets=[listener]))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        pass
+    finally:
+        application.close()
+    return 0
+
+
+def _stop_at_eof(server: uvicorn.Server) -> None:
+    sys.stdin.read()
+    server.should_exit = True
+    signal.raise_signal(signal.SIGTERM)
