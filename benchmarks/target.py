@@ -38,8 +38,7 @@ def server(
     command = ["taskset", "-c", core, BIN / "server", "0", str(ttft_ms), str(itl_ms), truth]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
-        assert process.stdout is not None
-        yield int(process.stdout.readline())
+        yield int(process.stdout.readline())  # type: ignore[union-attr]
     finally:
         process.terminate()
         process.wait()

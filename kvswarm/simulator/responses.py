@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,15 +47,29 @@ class Response:
         if not self.request.stream:
             chunks.token()
         elif chunks.tokens:
-            self.transport.write(framed(chunks.token()))
+            self._put(framed(chunks.token()))
         else:
             role = chunks.role()
-            self.transport.write((framed(role) if role else b"") + framed(chunks.token()))
+            self._put((framed(role) if role else b"") + framed(chunks.token()))
         now_ns = time.time_ns()
         if self.first_token_ns is None:
             self.first_token_ns = now_ns
         self.last_token_ns = now_ns
         return True
+
+    def _put(self, data: bytes) -> None:
+        """Hand bytes to the kernel now: uvloop would only do so at the end of its round."""
+        transport = self.transport
+        if not transport.get_write_buffer_size():
+            try:
+                data = data[os.write(transport.get_extra_info("socket").fileno(), data) :]
+            except BlockingIOError:
+                pass
+            except OSError:
+                transport.abort()
+                return
+        if data:
+            transport.write(data)
 
     def put_end(self, sequence: Sequence) -> None:
         """Write the end of the stream."""
@@ -62,7 +77,7 @@ class Response:
             reason = None if self.fault == "no_finish" else sequence.finish_reason
             ending = self.chunks.end(reason, sequence.cached_tokens, done=self.fault != "no_done")
             for event in ending.split(b"\n\n")[:-1]:
-                self.transport.write(framed(event + b"\n\n"))
+                self._put(framed(event + b"\n\n"))
         self.done.set()
 
     def _leave(self) -> bool:
@@ -73,7 +88,7 @@ class Response:
     def _fails(self) -> bool:
         """Play the fault, if it is time for it; True where no further token follows."""
         if self.fault == "empty":
-            self.transport.write(framed(self.chunks.end("stop", 0)))
+            self._put(framed(self.chunks.end("stop", 0)))
             self.done.set()
             return True
         if self.chunks.tokens < TOKENS_BEFORE_FAULT:
@@ -85,10 +100,10 @@ class Response:
             self.gone = True  # nothing more comes, and nothing ends it but the client
             return True
         if self.fault == "malformed":
-            self.transport.write(framed(MALFORMED))
+            self._put(framed(MALFORMED))
             self.fault = None
         elif self.fault == "error_event":
-            self.transport.write(framed(ERROR_EVENT) + framed(b"data: [DONE]\n\n"))
+            self._put(framed(ERROR_EVENT) + framed(b"data: [DONE]\n\n"))
             self.done.set()
             return True
         return False
