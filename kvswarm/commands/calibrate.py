@@ -66,7 +66,7 @@ def calibrate(*, max_streams: int, error_share: float) -> int:
             end = f"at {streams} streams the client falls behind"
             break
         if level.tokens_per_s < MIN_IDEAL_SHARE * _ideal_tokens_per_s(streams):
-            end = f"the simulator itself does not keep {streams} streams up: no more can be shown here"
+            end = f"the simulator itself does not keep {streams} streams up: it shows no more"
             break
         if streams >= max_streams:
             break

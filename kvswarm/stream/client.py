@@ -172,7 +172,7 @@ class StreamClient:
             not connection.closed
             and exchange.error_kind is None
             and exchange.http.complete
-            and exchange.http.parser.should_keep_alive()
+            and exchange.http.keep_alive
         )
         if reusable:
             self._idle.append(connection)

@@ -79,7 +79,7 @@ class Chunk(msgspec.Struct, gc=False):
 
     choices: list[Choice] = []
     usage: Usage | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = msgspec.Raw()
     object: str | None = None
     message: str | None = None
 
@@ -188,7 +188,7 @@ class Meaning:
             chunk_tokens = 0
             if chunk.usage is not None:
                 chunk_tokens = self._take_usage(chunk.usage)
-            if chunk.error is not None or chunk.object == "error":
+            if chunk.error or chunk.object == "error":
                 self._take_error(chunk)
             bears = False
             for choice in chunk.choices:
@@ -239,8 +239,8 @@ class Meaning:
         return new_tokens
 
     def _take_error(self, chunk: Chunk) -> None:
-        if self.error_event is None:
-            shown = bytes(chunk.error) if chunk.error is not None else b""
+        shown = bytes(chunk.error)
+        if self.error_event is None and (shown != b"null" or chunk.object == "error"):
             text = shown.decode("utf-8", "replace") or chunk.message or "error"
             self.error_event = text[:DETAIL_CHARS]
 

@@ -47,13 +47,14 @@ class Framing(IntEnum):
 class ResponseParser:
     """llhttp's callbacks for one response: status, headers, parts of the body, the end."""
 
-    __slots__ = ("complete", "header_end", "headers", "on_body", "parser", "parts")
+    __slots__ = ("complete", "header_end", "headers", "keep_alive", "on_body", "parser", "parts")
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []
         self.on_body: Callable[[bytes], None] = self.parts.append
         self.headers: dict[str, str] = {}
         self.complete = False
+        self.keep_alive = False
         self.header_end = False
         self.parser: Any = httptools.HttpResponseParser(self)
 
@@ -72,6 +73,8 @@ class ResponseParser:
             self.header_end = False
         else:
             self.complete = True
+            # Asked now, because after the message the parser says no.
+            self.keep_alive = self.parser.should_keep_alive()
 
 
 @dataclass(frozen=True, slots=True)

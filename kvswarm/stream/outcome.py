@@ -112,7 +112,7 @@ def error_of(  # noqa: PLR0911 - a list of cases, the first that holds
         return exchange.error_kind, exchange.error_detail
     status = exchange.status
     if status != HTTP_OK:
-        return f"http_{status}", _body_message(exchange)
+        return f"http_{status}", _body_message(exchange) or "no message"
     headers = exchange.http.headers
     encoding = headers.get("content-encoding", "identity")
     if encoding != "identity":

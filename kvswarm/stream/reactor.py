@@ -270,9 +270,10 @@ class Reactor:
         http = exchange.http
         if http.complete:
             self._end(exchange)
-        elif exchange.framing == Framing.HEAD and http.header_end:
+            return
+        if exchange.framing == Framing.HEAD and http.header_end:
             exchange.note_framing(eager=self.on_bytes is not None)
-        elif exchange.framing == Framing.EAGER and self.on_bytes is not None:
+        if exchange.framing == Framing.EAGER and self.on_bytes is not None:
             self.on_bytes(exchange)
 
     @staticmethod
