@@ -34,8 +34,8 @@ DEFINITIONS: Final = {
 }
 STATISTICS: Final = ("mean", "p50", "p75", "p90", "p95", "p99", "p999", "max", "count")
 COLUMNS: Final = (
-    "sent_ns", "first_token_ns", "end_ns", "ttft_ms", "e2e_ms", "error_kind", "itl_us",
-    "completion_tokens", "phase",
+    "intended_ns", "sent_ns", "first_token_ns", "end_ns", "ttft_ms", "e2e_ms", "error_kind",
+    "itl_us", "completion_tokens", "phase",
 )  # fmt: skip
 
 
@@ -115,7 +115,8 @@ class _Columns:
         table = pq.read_table(run.requests, columns=[name for name in COLUMNS if name != "itl_us"])
         plain = {name: table.column(name).to_numpy() for name in table.column_names}
         self.rows = table.num_rows
-        origin = np.nanmin(plain["sent_ns"].astype(float)) if self.rows else 0.0
+        # Not the first sent_ns: a run that found no server has none.
+        origin = plain["intended_ns"].astype(float).min() if self.rows else 0.0
         self.sent_s = (plain["sent_ns"].astype(float) - origin) / 1e9
         self.end_s = (plain["end_ns"].astype(float) - origin) / 1e9
         self.first_s = (plain["first_token_ns"].astype(float) - origin) / 1e9

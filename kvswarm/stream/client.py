@@ -30,7 +30,7 @@ from kvswarm.stream.outcome import Ask, record_of, unsent_record
 from kvswarm.stream.reactor import CLOCK_STEP_NS, Reactor, clock_offset_ns
 from kvswarm.stream.target import Target
 
-ABSORB_READS: Final = 64
+ABSORB_READS: Final = 160
 """Reads that a stream in flight gathers before it is decoded on the way."""
 SLICE_NS: Final = 500_000
 BACKLOG_LIMIT: Final = 4096
@@ -257,6 +257,10 @@ class StreamClient:
             if exchange.framing == Framing.EAGER:
                 exchange.framing = Framing.CHUNKED
             self._on_first_token(asked, first_token_ns)
+
+    def breathe(self) -> None:
+        """Read what has come, if it is time: to be called between the steps of longer work."""
+        self._reactor.drain_if_due()
 
     def cancel_all(self) -> None:
         """End every request in flight as `cancelled`; its greenlet wakes."""

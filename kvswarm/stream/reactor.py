@@ -191,8 +191,8 @@ class Reactor:
         self._wake_clock.close()
 
     def drain_if_due(self) -> None:
-        """Read what is there, if the last time is more than DUE_NS ago."""
-        if time.time_ns() - self._drained_ns > DUE_NS:
+        """Read what is there, if the last time is more than DUE_NS ago and nobody closed this."""
+        if time.time_ns() - self._drained_ns > DUE_NS and self._connections:
             self.drain()
 
     def _on_ready(self) -> None:

@@ -8,10 +8,12 @@ Not: files and the run as a whole (`coordinator.py`), sockets (`kvswarm.stream`)
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import socket
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any, Final
 
@@ -27,18 +29,20 @@ from kvswarm.rundir import WorkerInfo
 from kvswarm.stream.client import Deadlines, StreamClient
 from kvswarm.stream.exchange import Exchange
 from kvswarm.stream.outcome import Ask
-from kvswarm.stream.target import request_bytes
 from kvswarm.swarm import events
 from kvswarm.swarm.plan import Counts, Plan
 from kvswarm.swarm.quota import Leases
 from kvswarm.swarm.secrets import target_of
 from kvswarm.swarm.sketch import Sketch
 from kvswarm.swarm.statistics import Rows
+from kvswarm.swarm.stock import Stock
 from kvswarm.workload.arrivals import arrivals, users_at
 from kvswarm.workload.workload import Workload, open_workload
 
+logger = logging.getLogger(__name__)
+
 FLUSH_S: Final = 0.25
-BATCH_RECORDS: Final = 256
+BATCH_RECORDS: Final = 64
 UNSENT_PAUSE_S: Final = 0.1
 """A user that found no connection waits this long, or it would burn the quota in a moment."""
 LEVEL_CHECK_S: Final = 0.05
@@ -76,23 +80,40 @@ class Generator:
         self._sketches = {name: Sketch() for name in ("ttft", "itl", "e2e", "read_lag")}
         self._rows = Rows(environment, plan.profile.name)
         target = target_of(plan)
-        self._head = target.head_bytes(PATHS[plan.profile.endpoint])
+        head = target.head_bytes(PATHS[plan.profile.endpoint])
         self._client = StreamClient(target, _deadlines(plan), self._take_record)
         # A tokenizer or a file of prompts can take seconds; heartbeats must go on meanwhile.
-        self._workload: Workload = gevent.get_hub().threadpool.apply(open_workload, (plan.profile,))
+        workload: Workload = gevent.get_hub().threadpool.apply(open_workload, (plan.profile,))
         share = -(-(self._load.concurrency or 1) // plan.shards)
         self._leases = Leases(lambda wanted: send("kv_want", {"wanted": wanted}), batch=share)
+        self._next_arrival = plan.shard
+        self._stock = Stock(plan, workload, head, self._upcoming)
         self._arrivals_group = gevent.pool.Group()
         self._users = 0
         self._source_done = not self._load.open_loop
         self._is_over = gevent.event.Event()
         if events.has_listeners(events.first_token):
             self._client.listen_first_token(self._tell_first_token)
+        self.started_ns = 0
+        self._cpu_start_s = 0.0
+        self._cpu_s = 0.0
+        self._flusher: Any = None
+
+    def begin(self) -> None:
+        """Start the clock of the run. Leases that are granted must be able to reach `add_lease`."""
+        if not self._load.open_loop:
+            self._leases.ask()
+        self._fill_stock()
         gc.collect()
         gc.freeze()  # what lives until the end need not be looked at again by the collector
         self.started_ns = time.time_ns()
         self._cpu_start_s = time.process_time()
         self._flusher = gevent.spawn(self._flush_forever)
+
+    def _fill_stock(self) -> None:
+        while self._stock.fill():
+            self._client.breathe()
+            gevent.sleep(0)
 
     # -- closed loop -------------------------------------------------------------------------
 
@@ -150,6 +171,7 @@ class Generator:
         room = max(1, load.max_in_flight // plan.shards)
         for index, offset_ns in arrivals(load, plan.profile.seed, plan.shard, plan.shards):
             due_ns = self.started_ns + offset_ns
+            self._next_arrival = index
             while (wait_ns := due_ns - time.time_ns()) > 0:
                 gevent.sleep(wait_ns / 1e9)
                 if self.state is not State.RUNNING:
@@ -166,7 +188,7 @@ class Generator:
 
     def _perform(self, index: int, intended_ns: int) -> Exchange | None:
         plan = self._plan
-        request = self._workload.request(index)
+        request, data = self._stock.take(index)
         ask = Ask(
             index=index,
             worker=self._worker,
@@ -178,10 +200,16 @@ class Generator:
             asked_output_tokens=request.output_tokens,
         )
         self.counts.started += 1
-        data = request_bytes(self._head, request.encoded(plan.model), f"{plan.run_id}-{index}")
         if events.has_listeners(events.request_sent):
             self._tell(events.request_sent, _partial(ask, sent_ns=time.time_ns()))
         return self._client.perform(ask, data)
+
+    def _upcoming(self) -> Iterator[int]:
+        """Indices of the requests that come next."""
+        if self._load.open_loop:
+            last = self._load.requests
+            return iter(range(self._next_arrival, last or sys.maxsize, self._plan.shards))
+        return self._leases.upcoming()
 
     def _take_record(self, record: Record, exchange: Exchange | None) -> None:
         """Keep a record. Called once per request, by the decoder."""
@@ -200,6 +228,7 @@ class Generator:
             )
         if len(self._outbox) >= BATCH_RECORDS:
             self._ship()
+            self._count_fresh()
 
     def _tell_first_token(self, ask: Ask, first_token_ns: int) -> None:
         self._tell(events.first_token, _partial(ask, first_token_ns=first_token_ns))
@@ -213,6 +242,7 @@ class Generator:
         while True:
             gevent.sleep(FLUSH_S)
             self._flush()
+            self._fill_stock()
             if self.state is State.RUNNING and self._has_nothing_left():
                 gevent.spawn(self.finish)
                 return
@@ -231,8 +261,8 @@ class Generator:
 
     def _flush(self) -> None:
         self._ship()
+        self._client.breathe()
         self._count_fresh()
-        self._rows.flush()
         self.counts.in_flight = self._client.in_flight
         self._send("kv_counts", {"worker": self._worker, "counts": self._packed_counts()})
 
@@ -262,6 +292,7 @@ class Generator:
             sketches["e2e"].add(np.array([(record.e2e_ms or 0) * 1e3 for record in passed]))
             sketches["itl"].add(np.concatenate([record.itl_us for record in passed]))
             sketches["read_lag"].add(np.concatenate([record.read_lag_us for record in passed]))
+        self._rows.flush()
 
     def _packed_counts(self) -> dict[str, Any]:
         counts = self.counts
@@ -281,6 +312,18 @@ class Generator:
             self._is_over.wait()
             return
         self.state = State.DRAINING
+        try:
+            self._drain(drain_s)
+        except Exception:
+            logger.exception("records of this process may be missing")
+            self._failed_listeners += 1
+        finally:
+            self._say_last_word()
+            self.state = State.OVER
+            gc.unfreeze()
+            self._is_over.set()
+
+    def _drain(self, drain_s: float) -> None:
         self._leases.stop()
         give_up_s = time.monotonic() + drain_s
         while time.monotonic() < give_up_s and not self._nothing_in_flight():
@@ -290,24 +333,24 @@ class Generator:
         self._client.cancel_all()
         while not self._nothing_in_flight():
             gevent.sleep(0.01)
-        cpu_s = time.process_time() - self._cpu_start_s
-        self._flusher.kill()
+        self._cpu_s = time.process_time() - self._cpu_start_s
+        if self._flusher is not None:
+            self._flusher.kill()
         self._client.close()
         self._flush()
+
+    def _say_last_word(self) -> None:
         info = WorkerInfo(
             worker=self._worker,
             host=socket.gethostname(),
             pid=os.getpid(),
             records=self._records_made,
-            cpu_s=cpu_s,
+            cpu_s=self._cpu_s,
             token_events=self._client.token_events,
             dropped_arrivals=self._dropped,
             failed_listeners=self._failed_listeners,
         )
         self._send("kv_all_sent", {"info": {n: getattr(info, n) for n in info.__struct_fields__}})
-        self.state = State.OVER
-        gc.unfreeze()
-        self._is_over.set()
 
 
 def _deadlines(plan: Plan) -> Deadlines:

@@ -7,7 +7,7 @@ quota are made; a worker asks for more before it runs out.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import gevent.event
@@ -29,10 +29,10 @@ class Grants:
 
 
 class Leases:
-    """The worker's side. `ask(wanted)` makes the master call `add`, at once or later."""
+    """The worker's side. `send(wanted)` makes the master call `add`, at once or later."""
 
-    def __init__(self, ask: Callable[[int], None], batch: int) -> None:
-        self._ask = ask
+    def __init__(self, send: Callable[[int], None], batch: int) -> None:
+        self._send = send
         self._batch = max(1, batch)
         self._ranges: deque[tuple[int, int]] = deque()
         self._held = 0
@@ -44,6 +44,11 @@ class Leases:
     def over(self) -> bool:
         """The quota is used up, or the load was stopped."""
         return self._over and not self._held
+
+    def upcoming(self) -> Iterator[int]:
+        """The indices that are held, in the order in which they will be taken."""
+        for first, count in list(self._ranges):
+            yield from range(first, first + count)
 
     def add(self, first: int, count: int) -> None:
         """Take a grant; an empty one says that there is no more."""
@@ -79,10 +84,14 @@ class Leases:
             self._ask_for_more()
         return first
 
+    def ask(self) -> None:
+        """Ask for the first indices before anybody wants one."""
+        self._ask_for_more()
+
     def _ask_for_more(self) -> None:
         if not self._asked and not self._over:
             self._asked = True
-            self._ask(self._batch)
+            self._send(self._batch)
 
     def _wake(self) -> None:
         # Set and clear at once would lose waiters that have not run yet: `take` clears.

@@ -245,6 +245,7 @@ class Session:
         except KvswarmError as error:
             self._give_up(error)
             return
+        self._generator.begin()
         if hasattr(runner, "worker_index"):
             logger.info("shard %d of %d", plan.shard + 1, plan.shards)
         self._ready.set()
@@ -262,7 +263,7 @@ class Session:
 
     def generator(self) -> Generator:
         """The load of the current run; waits until the plan has come."""
-        while self._generator is None:
+        while self._generator is None or not self._ready.is_set():
             self._ready.wait()
         return self._generator
 

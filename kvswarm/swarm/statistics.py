@@ -8,7 +8,7 @@ digits and stops at ms: good for a glance; figures come from the records.
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from locust.env import Environment
@@ -16,6 +16,8 @@ from locust.stats import StatsEntry, bucket_response_time
 from numpy.typing import NDArray
 
 from kvswarm.records import ERROR_KINDS, Record
+
+LARGEST_MS: Final = 1_000_000
 
 
 class StreamError(Exception):
@@ -68,9 +70,9 @@ class Rows:
         known_low_ms = entry.min_response_time
         entry.min_response_time = low_ms if known_low_ms is None else min(known_low_ms, low_ms)
         entry.max_response_time = max(entry.max_response_time, high_ms)
-        values_ms, counts = np.unique(np.rint(gaps_ms).astype(np.int64), return_counts=True)
-        for value_ms, count in zip(values_ms.tolist(), counts.tolist(), strict=True):
-            entry.response_times[bucket_response_time(value_ms)] += count
+        counts = np.bincount(np.minimum(np.rint(gaps_ms), LARGEST_MS).astype(np.int64))
+        for value_ms in np.flatnonzero(counts).tolist():
+            entry.response_times[bucket_response_time(value_ms)] += int(counts[value_ms])
 
     def _entry(self, kind: str) -> StatsEntry:
         entry: StatsEntry = self._environment.stats.get(self._scenario, kind)

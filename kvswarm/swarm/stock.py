@@ -1,0 +1,62 @@
+"""Requests made before they are wanted, so that making them is not in the users' way.
+
+In:  the workload, and which indices come next.
+Out: `take(index)`: the request and its bytes, from the stock or made now.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from kvswarm.stream.target import request_bytes
+from kvswarm.swarm.plan import Plan
+from kvswarm.workload.requests import LLMRequest
+from kvswarm.workload.workload import Workload
+
+MAX_REQUESTS: Final = 1024
+MAX_BYTES: Final = 16 * 1024 * 1024
+SLICE_NS: Final = 1_000_000
+
+
+class Stock:
+    """Ready requests by index."""
+
+    def __init__(
+        self, plan: Plan, workload: Workload, head: bytes, upcoming: Callable[[], Iterable[int]]
+    ) -> None:
+        self._plan = plan
+        self._workload = workload
+        self._head = head
+        self._upcoming = upcoming
+        self._ready: dict[int, tuple[LLMRequest, bytes]] = {}
+        self._bytes = 0
+
+    def take(self, index: int) -> tuple[LLMRequest, bytes]:
+        """Give request `index` and its bytes."""
+        ready = self._ready.pop(index, None)
+        if ready is None:
+            return self._make(index)
+        self._bytes -= len(ready[1])
+        return ready
+
+    def fill(self, slice_ns: int = SLICE_NS) -> bool:
+        """Make requests for a moment; True where more are wanted."""
+        end_ns = time.monotonic_ns() + slice_ns
+        for index in itertools.islice(self._upcoming(), MAX_REQUESTS):
+            if index in self._ready:
+                continue
+            if self._bytes > MAX_BYTES:
+                return False
+            if time.monotonic_ns() > end_ns:
+                return True
+            self._ready[index] = self._make(index)
+            self._bytes += len(self._ready[index][1])
+        return False
+
+    def _make(self, index: int) -> tuple[LLMRequest, bytes]:
+        request = self._workload.request(index)
+        body = request.encoded(self._plan.model)
+        return request, request_bytes(self._head, body, f"{self._plan.run_id}-{index}")
