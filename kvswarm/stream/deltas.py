@@ -19,9 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvswarm.stream.exchange import Reads
+from kvswarm.stream.pattern import Pattern, learn
 from kvswarm.stream.sse import Cut, EventCutter
 
 DONE: Final = b"[DONE]"
+LEARN_EVENTS: Final = 2
+"""Events to decode before the pattern is learned: in chat the first bears no token."""
+NO_EVENTS: Final = np.empty(0, dtype=np.int64)
 DETAIL_CHARS: Final = 300
 
 
@@ -92,7 +96,7 @@ class Meaning:
     """What a stream has said so far. `absorb` adds, `timing` gives the arrays at the end."""
 
     __slots__ = (
-        "_arrivals", "_body_bytes", "_cutter", "_event_tokens", "_tokens_told",
+        "_arrivals", "_body_bytes", "_cutter", "_event_tokens", "_pattern", "_tokens_told",
         "cached_tokens", "completion_tokens", "done", "error_event", "events", "finish_reason",
         "first_token_ns",
         "malformed", "pending_tokens", "prompt_tokens", "reasoning_text", "reasoning_tokens",
@@ -101,6 +105,7 @@ class Meaning:
 
     def __init__(self) -> None:
         self._cutter = EventCutter()
+        self._pattern: Pattern | None = None
         self._body_bytes = 0
         self._arrivals: list[NDArray[np.int64]] = []
         self._event_tokens: list[int] = []
@@ -126,13 +131,10 @@ class Meaning:
         self.unstamped += reads.unstamped
         body_before = self._body_bytes
         self._body_bytes += len(reads.body)
-        cut = self._cutter.cut(reads.body)
-        if not len(cut):
+        ends = self._bearing_ends(self._cutter.cut(reads.body))
+        if not len(ends):
             return
-        bearing = self._take_chunks(self._chunks(cut))
-        if not bearing:
-            return
-        ends = cut.ends[bearing] - body_before
+        ends = ends - body_before
         place = np.searchsorted(reads.body_ends, ends, side="left")
         stamps_ns = reads.stamps_ns[place]
         late_ns = np.where(
@@ -142,6 +144,42 @@ class Meaning:
         self._arrivals.append(np.stack((stamps_ns, late_ns, lag_ns)))
         if self.first_token_ns is None:
             self.first_token_ns = int(stamps_ns[0])
+
+    def _bearing_ends(self, cut: Cut) -> NDArray[np.int64]:
+        """Note what the events say; give where in the body the token-bearing ones ended."""
+        if not cut.text or self.done:
+            return self._bearing_of(cut)
+        found = []
+        if self._pattern is None:
+            head, cut = cut.split(LEARN_EVENTS)
+            found.append(self._bearing_of(head))
+            self._pattern = learn(head.data[-1], _only_text)
+        if self._pattern is not None and len(cut):
+            texts = self._pattern.run(cut)
+            if texts is None:
+                self._pattern = None
+            else:
+                run, cut = cut.split(len(texts))
+                found.append(self._take_texts(texts, run.ends))
+        found.append(self._bearing_of(cut))
+        return np.concatenate(found)
+
+    def _bearing_of(self, cut: Cut) -> NDArray[np.int64]:
+        bearing = self._take_chunks(self._chunks(cut)) if len(cut) else []
+        return cut.ends[bearing] if bearing else NO_EVENTS
+
+    def _take_texts(self, texts: list[str], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Note the texts of chunks that hold nothing else; give the ends of those with some."""
+        if "" in texts:
+            ends = ends[np.fromiter(map(bool, texts), dtype=bool, count=len(texts))]
+            texts = [text for text in texts if text]
+        if texts:
+            self._event_tokens += [self.pending_tokens] + [0] * (len(texts) - 1)
+            self._tokens_told &= self.pending_tokens > 0 and len(texts) == 1
+            self.pending_tokens = 0
+        self.text += texts
+        self.events += len(texts)
+        return ends
 
     def _chunks(self, cut: Cut) -> list[Chunk | None]:
         """Decode the data up to `[DONE]`; None stands for what is no chunk."""
@@ -254,3 +292,19 @@ class Meaning:
         if not self._arrivals:
             return np.empty((3, 0), dtype=np.int64)
         return np.concatenate(self._arrivals, axis=1)
+
+
+def _only_text(data: bytes) -> str | None:
+    """The text of a chunk that says nothing else; None for every other."""
+    try:
+        chunk = _decode_one(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    if len(chunk.choices) != 1 or chunk != Chunk(choices=chunk.choices, object=chunk.object):
+        return None
+    choice = chunk.choices[0]
+    if chunk.object == "error" or choice.finish_reason is not None or choice.token_ids is not None:
+        return None
+    if choice.delta is None:
+        return choice.text
+    return choice.delta.content if choice.delta == Delta(content=choice.delta.content) else None

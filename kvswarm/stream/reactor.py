@@ -35,6 +35,7 @@ import httptools
 
 from kvswarm.stream.connection import ANCILLARY_BYTES, READ_BYTES, Connection
 from kvswarm.stream.exchange import NO_STAMP, Exchange, Framing
+from kvswarm.stream.sse import EVENT_END
 
 TICK_S: Final = 0.1
 STOPPED_NS: Final = 150_000_000
@@ -46,6 +47,7 @@ BUSY_NS: Final = 500_000
 GATHER_S: Final = 0.001
 READY_PER_DRAIN: Final = 4096
 TERMINAL_BYTES: Final = 4
+LAST_CHUNK: Final = b"\r\n\r\n"
 CLOCK_STEP_NS: Final = 500_000
 
 
@@ -240,14 +242,17 @@ class Reactor:
                 piece = self._decrypt(exchange, piece)
                 if not piece:
                     continue
-            pieces = exchange.pieces
-            if piece.find(b"\n\n", 0, -4) >= 0:
-                exchange.floors[len(pieces)] = floor_ns
-            pieces.append(piece)
+            exchange.pieces.append(piece)
             exchange.stamps.append(ancillary[0][2] if ancillary else NO_STAMP)
             exchange.reads.append(read_ns)
-            if piece.endswith(b"\r\n\r\n") or exchange.framing or len(piece) < TERMINAL_BYTES:
-                self._look(exchange)
+            size = len(piece)
+            # Nearly every piece holds one event and ends with it, and with its HTTP chunk.
+            if (
+                piece.find(EVENT_END) != size - TERMINAL_BYTES
+                or exchange.framing
+                or size < TERMINAL_BYTES
+            ):
+                self._look(exchange, piece, floor_ns)
         self._drained_ns = time_ns()
         return len(ready)
 
@@ -258,7 +263,14 @@ class Reactor:
             return floor_ns
         return max(floor_ns, start_ns - busy_ns)
 
-    def _look(self, exchange: Exchange) -> None:
+    def _look(self, exchange: Exchange, piece: bytes, floor_ns: int) -> None:
+        """Keep the floor of a piece of several events; see whether the response has ended."""
+        if piece.find(EVENT_END, 0, -TERMINAL_BYTES) >= 0:
+            exchange.floors[len(exchange.pieces) - 1] = floor_ns
+        if piece.endswith(LAST_CHUNK) or exchange.framing or len(piece) < TERMINAL_BYTES:
+            self._unframe(exchange)
+
+    def _unframe(self, exchange: Exchange) -> None:
         """Un-frame what came; end the exchange where that shows the end."""
         if exchange.first_byte_ns is None:
             exchange.note_first_byte()

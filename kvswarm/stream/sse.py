@@ -20,21 +20,35 @@ from numpy.typing import NDArray
 LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 BOM: Final = b"\xef\xbb\xbf"
 FIELD: Final = b"data: "
-BETWEEN: Final = b"\n\ndata: "
+FIELD_PLACES: Final = np.arange(len(FIELD))
+FIELD_OCTETS: Final = np.frombuffer(FIELD, dtype=np.uint8)
+EVENT_END: Final = b"\n\n"
+BETWEEN: Final = EVENT_END + FIELD
 LF: Final = 10
 
 
 class Cut:
-    """Whole events; event i ended at `ends[i]`, counted from the start of the body."""
+    """Whole events of a body, in order; event i ended at `ends[i]` of the body."""
 
-    __slots__ = ("_data", "_whole", "ends")
+    __slots__ = ("_data", "base", "begin", "ends", "text")
 
     def __init__(
-        self, ends: NDArray[np.int64], data: list[bytes] | None = None, whole: bytes = b""
+        self,
+        ends: NDArray[np.int64],
+        data: list[bytes] | None = None,
+        *,
+        text: bytes = b"",
+        base: int = 0,
+        begin: int = 0,
     ) -> None:
         self.ends = ends
         self._data = data
-        self._whole = whole
+        self.text = text
+        """Events of one line of data each, and perhaps more around; empty off the fast way."""
+        self.base = base
+        """Where in the body `text` began."""
+        self.begin = begin
+        """Where in the body the first event began."""
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -43,12 +57,25 @@ class Cut:
     def data(self) -> list[bytes]:
         """The data of each event; made on demand, because the fast way can do without."""
         if self._data is None:
-            self._data = self._whole.removeprefix(FIELD).split(BETWEEN) if self._whole else []
+            self._data = self._inside().split(BETWEEN) if len(self) else []
         return self._data
 
     def joined(self) -> bytes | None:
         """All data with commas between, the inside of a JSON array; None off the fast way."""
-        return self._whole[len(FIELD) :].replace(BETWEEN, b",") if self._data is None else None
+        return self._inside().replace(BETWEEN, b",") if self.text and len(self) else None
+
+    def _inside(self) -> bytes:
+        begin = self.begin - self.base + len(FIELD)
+        return self.text[begin : int(self.ends[-1]) - self.base - len(EVENT_END)]
+
+    def split(self, count: int) -> tuple[Cut, Cut]:
+        """The first `count` events, and those after them. For the fast way only."""
+        ends = self.ends
+        middle = int(ends[min(count, len(ends)) - 1]) if count and len(ends) else self.begin
+        return (
+            Cut(ends[:count], text=self.text, base=self.base, begin=self.begin),
+            Cut(ends[count:], text=self.text, base=self.base, begin=middle),
+        )
 
 
 class EventCutter:
@@ -76,18 +103,21 @@ class EventCutter:
 
     def _fast(self, text: bytes) -> Cut:
         """Events of one data line each, as `data: ...`: found by counting, not one by one."""
-        end = text.rfind(b"\n\n") + 2
-        if end < len(BETWEEN):
+        end = text.rfind(EVENT_END) + len(EVENT_END)
+        if end < len(BETWEEN) or not text.startswith(FIELD):
             return self._slow(text)
-        whole = text[: end - 2]
-        count = whole.count(BETWEEN) + 1
-        if whole.count(b"\n") != 2 * (count - 1) or not whole.startswith(FIELD):
+        octets = np.frombuffer(text, dtype=np.uint8, count=end)
+        line_ends = np.flatnonzero(octets == LF)
+        ends = line_ends[1::2] + 1
+        if len(line_ends) % 2 or not (ends - line_ends[::2] == len(EVENT_END)).all():
             return self._slow(text)
-        line_ends = np.flatnonzero(np.frombuffer(text, dtype=np.uint8, count=end) == LF)
-        ends = line_ends[1::2] + (1 + self._before_bytes)
+        # Every event after the first must begin as the first does.
+        if not (octets[ends[:-1, np.newaxis] + FIELD_PLACES] == FIELD_OCTETS).all():
+            return self._slow(text)
+        base = self._before_bytes
         self._rest = text[end:]
         self._before_bytes += end
-        return Cut(ends, whole=whole)
+        return Cut(ends + base, text=text, base=base, begin=base)
 
     def _slow(self, text: bytes) -> Cut:
         data: list[bytes] = []
