@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,18 @@ def server(
     finally:
         process.terminate()
         process.wait()
+
+
+def run_command(
+    port: int, streams: int, requests: int, out: Path, model: str = "bench"
+) -> list[str]:
+    """`kvswarm run` of the standard profile against a local server, on the client's core."""
+    return [
+        *("taskset", "-c", CLIENT_CORE, sys.executable, "-m", "kvswarm", "run"),
+        *("--profile", "standard", "--url", f"http://127.0.0.1:{port}", "--model", model),
+        *("--concurrency", str(streams), "--requests", str(requests)),
+        *("--max-tokens", str(TOKENS), "--out", str(out), "--json"),
+    ]
 
 
 def floor(port: int, streams: int, requests: int) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from typing import Any
 
 import target
 
-KVSWARM = [sys.executable, "-m", "kvswarm"]
 LIMITS_MS = {"ttft_p50_ms": 0.5, "ttft_p99_ms": 1.0, "itl_p50_ms": 0.2, "itl_p99_ms": 0.2}
 MIN_IDEAL_SHARE = 0.95
 MAX_US_AT_512 = 14.0
@@ -29,12 +28,7 @@ MAX_RATIO = 2.0
 
 def kvswarm_run(port: int, streams: int, out: Path) -> dict[str, Any]:
     """Run kvswarm on the client's core; give its summary."""
-    command = [
-        *("taskset", "-c", target.CLIENT_CORE, *KVSWARM, "run", "--profile", "standard"),
-        *("--url", f"http://127.0.0.1:{port}", "--model", "bench"),
-        *("--concurrency", str(streams), "--requests", str(2 * streams)),
-        *("--max-tokens", str(target.TOKENS), "--out", str(out), "--json"),
-    ]
+    command = target.run_command(port, streams, 2 * streams, out)
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if not done.stdout:
         raise SystemExit(f"kvswarm failed with code {done.returncode}:\n{done.stderr}")
