@@ -175,7 +175,8 @@ class JournalWriter:
     """Append batches of records, as `records.encode_batch` made them."""
 
     def __init__(self, path: Path) -> None:
-        self._file: BinaryIO = path.open("xb")
+        # Unbuffered: what the disk refused must not wait in a buffer to be written later.
+        self._file = path.open("xb", buffering=0)
         self.written_bytes = 0
         self._append(msgspec.json.encode({"schema_version": SCHEMA_VERSION}))
 
@@ -185,9 +186,10 @@ class JournalWriter:
 
     def _append(self, payload: bytes) -> None:
         start_bytes = self.written_bytes
+        left = memoryview(FRAME.pack(len(payload), zlib.crc32(payload)) + payload)
         try:
-            self._file.write(FRAME.pack(len(payload), zlib.crc32(payload)) + payload)
-            self._file.flush()
+            while left:
+                left = left[self._file.write(left) :]
         except OSError:
             # A frame cut short would hide every later one from a reader.
             self._file.seek(start_bytes)
@@ -197,7 +199,6 @@ class JournalWriter:
 
     def close(self) -> None:
         """Push the bytes to the disk and close."""
-        self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
 
@@ -231,7 +232,8 @@ class JournalReader:
         if len(head) == FRAME.size:
             length, checksum = FRAME.unpack(head)
             payload = file.read(length)
-            if len(payload) == length and zlib.crc32(payload) == checksum:
+            # A length of 0 is no frame of ours: zeros stand where data was lost with the power.
+            if length and len(payload) == length and zlib.crc32(payload) == checksum:
                 return payload
         self.cut_short = True
         return None

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvswarm.records import ERROR_KINDS, Record, decode_batch, encode_batch, pack_u32
@@ -45,6 +45,7 @@ def record(**changes: Any) -> Record:
     return Record(**{**plain, **changes})
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(records(), max_size=4))
 def test_a_batch_comes_back_as_it_was_sent(batch: list[Record]) -> None:
     """Every field of every record, in order: what is lost here is lost from the run."""
@@ -72,6 +73,7 @@ def test_what_is_no_batch_is_refused(blob: bytes) -> None:
         decode_batch(blob)
 
 
+@settings(deadline=None, max_examples=50)
 @given(U32S, U32S, st.lists(st.integers(0, 2**16 - 1), max_size=30))
 def test_sequences_unpack_to_what_was_packed(
     gaps: list[int], lags: list[int], tokens: list[int]
@@ -90,12 +92,14 @@ def test_sequences_unpack_to_what_was_packed(
     assert made.packed_itl_us == b"".join(gap.to_bytes(4, "little") for gap in gaps)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.integers(2**32, 2**62))
 def test_a_gap_of_more_than_an_hour_is_held_at_the_limit(gap_us: int) -> None:
     """Wrapped around, a stall of 72 minutes would look like a fast token."""
     assert record(packed_itl_us=pack_u32([gap_us, 5])).itl_us.tolist() == [2**32 - 1, 5]
 
 
+@settings(deadline=None, max_examples=50)
 @given(KNOWN, MOMENTS, MOMENTS, MOMENTS, MOMENTS)
 def test_latencies_are_differences_of_the_moments_they_name(
     intended: int, sent: int | None, first: int | None, last: int | None, end: int | None

@@ -8,10 +8,11 @@ import sys
 import threading
 import zlib
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvswarm.errors import RunDirError
@@ -51,16 +52,16 @@ def write_journal(path: Path) -> list[int]:
     return ends
 
 
-def info(**changes: object) -> RunInfo:
+def info(**changes: Any) -> RunInfo:
     """A run.json with something in every part."""
-    plain = {
+    plain: dict[str, Any] = {
         "run_id": "cafe", "profile": {"name": "p", "load": {"stages": [1]}}, "seed": 3,
         "target": TargetInfo(base_url="http://h/v1", model="m", endpoint="chat"),
         "argv": ["kvswarm"], "locust_argv": [], "versions": {"kvswarm": "0"}, "host": {"cpus": 2},
         "workers": [WorkerInfo(worker=0, host="h", pid=2, cpu_s=1.5, lost=True)],
         "started_ns": 1_764_000_000_123_456_789, "notes": ["é"],
     }  # fmt: skip
-    return RunInfo(**{**plain, **changes})  # type: ignore[arg-type]
+    return RunInfo(**{**plain, **changes})
 
 
 # -- the journal -------------------------------------------------------------------------------
@@ -116,10 +117,13 @@ def test_a_journal_that_ends_in_zeros_gives_what_came_before_them(
     assert reader.cut_short
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.lists(st.integers(0, 2**40), max_size=20), max_size=6))
-def test_any_batches_come_back(tmp_path_factory: pytest.TempPathFactory, runs: object) -> None:
+def test_any_batches_come_back(
+    tmp_path_factory: pytest.TempPathFactory, indices: list[list[int]]
+) -> None:
     """Of any size, empty ones too."""
-    batches = [[record(index) for index in batch] for batch in runs]  # type: ignore[attr-defined]
+    batches = [[record(index) for index in batch] for batch in indices]
     path = tmp_path_factory.mktemp("journal") / "journal"
     journal = JournalWriter(path)
     for batch in batches:

@@ -61,6 +61,7 @@ class Totals:
     token_events: int = 0
     coalesced_events: int = 0
     unstamped_reads: int = 0
+    read_clock: bool = False
     clock_steps: int = 0
     max_clock_step_us: float = 0.0
     idle_ns: float = 0.0
@@ -149,6 +150,7 @@ def _count(rows: Rows, totals: Totals, _profile: Profile) -> None:
     totals.token_events += int(rows["events"][measured].sum())
     totals.coalesced_events += int(rows["coalesced_events"][measured].sum())
     totals.unstamped_reads += int(rows["unstamped_reads"][measured].sum())
+    totals.read_clock |= bool((rows.texts["clock"] == "read").any())
     steps_us = np.abs(rows.of("clock_step_us", measured))
     if len(steps_us):
         totals.clock_steps += len(steps_us)
@@ -295,7 +297,7 @@ def _generator(totals: Totals, info: RunInfo) -> dict[str, Any]:
         "coalesced_share": _share(totals.coalesced_events, totals.token_events),
         "cpu_s": sum(cpu_s) if cpu_s else None,
         "cpu_us_per_token_event": sum(cpu_s) * 1e6 / events if cpu_s and events else None,
-        "clock": info.clock,
+        "clock": "read" if totals.read_clock else info.clock,
         "workers": len(info.workers),
         "dropped_arrivals": sum(worker.dropped_arrivals for worker in info.workers),
         "failed_listeners": sum(worker.failed_listeners for worker in info.workers),
@@ -322,6 +324,7 @@ def _evidence(totals: Totals, info: RunInfo, profile: Profile, table: TableRepor
         arrivals=totals.rows + dropped,
         dropped_arrivals=dropped,
         lost_workers=sum(worker.lost for worker in info.workers),
+        missing_rows=max(0, sum(worker.records for worker in info.workers) - totals.rows),
         ended=info.ended,
         cut_short=table.cut_short,
     )

@@ -72,7 +72,7 @@ def finish_table(run: RunDir) -> TableReport:
                 f"{run.path}: holds neither requests.journal nor requests.parquet",
                 fix="The run measured nothing, or these files were moved away.",
             )
-        return TableReport(pq.read_metadata(run.requests).num_rows)
+        return _report_of(run)
     reader = JournalReader(run.journal)
     seen: set[int] = set()
     duplicates = 0
@@ -87,9 +87,22 @@ def finish_table(run: RunDir) -> TableReport:
                     seen.add(record.index)
                     fresh.append(record)
             writer.write_table(to_table(fresh))
+        # The journal goes; what it told must still be there when the figures are made again.
+        writer.add_key_value_metadata(
+            {"duplicates": str(duplicates), "cut_short": str(int(reader.cut_short))}
+        )
     unfinished.replace(run.requests)
     run.journal.unlink()
     return TableReport(len(seen), duplicates, reader.cut_short)
+
+
+def _report_of(run: RunDir) -> TableReport:
+    """What making the table showed when it was made."""
+    table = pq.read_metadata(run.requests)
+    noted = table.metadata
+    return TableReport(
+        table.num_rows, int(noted.get(b"duplicates", 0)), noted.get(b"cut_short") == b"1"
+    )
 
 
 def _groups(reader: JournalReader) -> Iterator[list[Record]]:

@@ -62,6 +62,8 @@ class Evidence:
     arrivals: int = 0
     dropped_arrivals: int = 0
     lost_workers: int = 0
+    missing_rows: int = 0
+    """Records that workers made, but that are not in the table."""
     ended: str | None = "completed"
     cut_short: bool = False
     notes: tuple[str, ...] = field(default_factory=tuple)
@@ -108,7 +110,7 @@ def _figures(evidence: Evidence, limits: VerdictLimits) -> Iterator[Reason]:
                 status="invalid" if invalid else "degraded",
                 text=(
                     f"{interval.name} is {interval.high_ms:.2f} ms as seen, but may be "
-                    f"{interval.low_ms:.2f} ms ({share:.1%} less): {evidence.coalesced_share:.1%} "
+                    f"{interval.low_ms:.2f} ms ({share:.1%} off): {evidence.coalesced_share:.1%} "
                     f"of the token events waited to be read with later ones. {SLOWER}"
                 ),
             )
@@ -177,6 +179,11 @@ def _completeness(evidence: Evidence) -> Iterator[Reason]:
         yield Reason(
             status="degraded",
             text=f"{evidence.lost_workers} workers were lost, with what they had not sent yet.",
+        )
+    if evidence.missing_rows:
+        yield Reason(
+            status="degraded",
+            text=f"{evidence.missing_rows} records that workers made are not in the table.",
         )
     if evidence.ended is None:
         yield Reason(

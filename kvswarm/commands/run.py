@@ -13,6 +13,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -106,9 +107,19 @@ def locust_command(request: RunRequest, profile: Profile, out: Path | None) -> l
     command += ["--host", request.url or "http://127.0.0.1:PORT"]
     if request.processes is not None:
         command += ["--processes", str(request.processes)]
+        # At Locust's usual port, the workers of two runs on one machine would take any master.
+        port = str(_free_port())
+        command += ["--master-bind-host", "127.0.0.1", "--master-bind-port", port]
+        command += ["--master-port", port]
     if out is not None:
         command += ["--csv", str(out / "locust")]
     return command + locust_arguments(values)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
 
 
 def _show_dry_run(request: RunRequest, profile: Profile) -> None:

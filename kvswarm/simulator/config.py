@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
@@ -47,27 +48,34 @@ def parse_arguments(argv: Sequence[str]) -> SimulatorConfig:
     parser = argparse.ArgumentParser(
         prog="kvswarm simulate", description="A simulated LLM server behind vLLM's API."
     )
-    number = _positive(int)
-    amount = _positive(float)
+    number = _within(int, 1)
+    amount = _within(float, 0.001)
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
-    parser.add_argument("--port", type=int, help="port; 0, the default, takes a free one")
+    parser.add_argument(
+        "--port", type=_within(int, 0, 65535), help="port; 0, the default, takes a free one"
+    )
     parser.add_argument("--model", help="name of the model it serves (default sim)")
-    parser.add_argument("--max-model-len", type=number, metavar="TOKENS")
+    parser.add_argument("--max-model-len", type=number, metavar="TOKENS",
+                        help="prompt and output together")  # fmt: skip
     parser.add_argument("--max-num-seqs", type=number, metavar="N", help="sequences in a step")
-    parser.add_argument("--max-num-batched-tokens", type=number, metavar="N")
+    parser.add_argument("--max-num-batched-tokens", type=number, metavar="N",
+                        help="tokens in a step")  # fmt: skip
     parser.add_argument("--num-kv-blocks", type=number, metavar="N", help="KV cache, in blocks")
-    parser.add_argument("--block-size", type=number, metavar="TOKENS")
-    parser.add_argument("--no-prefix-caching", dest="prefix_caching", action="store_false")
+    parser.add_argument("--block-size", type=number, metavar="TOKENS",
+                        help="tokens in a block of the KV cache")  # fmt: skip
+    parser.add_argument("--no-prefix-caching", dest="prefix_caching", action="store_false",
+                        help="compute every prompt whole")  # fmt: skip
     parser.add_argument("--step-ms", type=amount, help="time of an empty step")
     parser.add_argument("--decode-us", type=amount, help="time per running sequence in a step")
     parser.add_argument("--prefill-us", type=amount, help="time per prompt token in a step")
-    parser.add_argument("--seed", type=int)
+    parser.add_argument("--seed", type=int, help="of texts, ends and faults (default 0)")
     parser.add_argument("--exact", type=amount, nargs=2, metavar=("TTFT_MS", "ITL_MS"),
                         help="no engine: first token and every gap at fixed times")  # fmt: skip
     parser.add_argument("--truth-log", type=Path, metavar="FILE",
                         help="a JSON line per response: when it was read and sent")  # fmt: skip
     parser.add_argument("--fault", choices=FAULTS, help="what goes wrong, for tests of clients")
-    parser.add_argument("--fault-share", type=float, metavar="S", help="share of requests (0 to 1)")
+    parser.add_argument("--fault-share", type=_within(float, 0, 1), metavar="S",
+                        help="share of requests (0 to 1)")  # fmt: skip
     parser.add_argument("--exit-with-parent", action="store_true",
                         help="end when standard input does")  # fmt: skip
     given = {name: value for name, value in vars(parser.parse_args(argv)).items()
@@ -78,12 +86,15 @@ def parse_arguments(argv: Sequence[str]) -> SimulatorConfig:
     return SimulatorConfig(**{name: value for name, value in given.items() if name in known})
 
 
-def _positive(kind: type[int] | type[float]):  # type: ignore[no-untyped-def]
+def _within(
+    kind: type[int] | type[float], low: float, high: float = math.inf
+) -> Callable[[str], int | float]:
     def parse(text: str) -> int | float:
         value = kind(text)
-        if value <= 0:
-            raise argparse.ArgumentTypeError(f"{text!r}: must be above 0")
+        if not low <= value <= high or not math.isfinite(value):
+            limits = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+            raise argparse.ArgumentTypeError(f"{text!r}: must be {limits}")
         return value
 
-    parse.__name__ = kind.__name__
+    parse.__name__ = kind.__name__  # argparse names it where the text is no number
     return parse

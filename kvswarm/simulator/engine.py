@@ -47,6 +47,8 @@ class Sequence:
     generated: int = 0
     computed: int = 0
     """Tokens whose keys and values are in the cache."""
+    admitted: bool = False
+    """Whether it has run before; a preempted one has."""
     cached_tokens: int = 0
     holding: Holding = field(default_factory=Holding)
     finish_reason: str | None = None
@@ -59,10 +61,11 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step: its time, and the sequences that got a token."""
+    """One step: its time, the sequences that got a token, those that ran for the first time."""
 
     duration_ms: float
     emitted: list[Sequence]
+    admitted: list[Sequence]
 
 
 class Engine:
@@ -99,6 +102,8 @@ class Engine:
         config = self._config
         budget = config.max_num_batched_tokens
         decoding: list[Sequence] = []
+        admitted: list[Sequence] = []
+        preempted_before = self.preemptions
         prefilled = 0
         for sequence in list(self.running):
             if sequence not in self.running or not budget:
@@ -113,13 +118,21 @@ class Engine:
             sequence.computed += chunk
             if sequence.computed == sequence.tokens:
                 decoding.append(sequence)
-        while self.waiting and budget and len(self.running) < config.max_num_seqs:
+        while (
+            self.waiting
+            and budget
+            and self.preemptions == preempted_before  # or it would get the blocks it just gave
+            and len(self.running) < config.max_num_seqs
+        ):
             sequence = self.waiting[0]
             chunk = self._admit(sequence, budget)
             if not chunk:
                 break
             self.waiting.popleft()
             self.running.append(sequence)
+            if not sequence.admitted:
+                sequence.admitted = True
+                admitted.append(sequence)
             budget -= chunk
             prefilled += chunk
             if sequence.computed == sequence.tokens:
@@ -128,9 +141,9 @@ class Engine:
         for sequence in emitted:
             self._emit(sequence)
         if not emitted and not prefilled:
-            return Step(0.0, [])
+            return Step(0.0, [], [])
         spent_us = config.decode_us * len(emitted) + config.prefill_us * prefilled
-        return Step(config.step_ms + spent_us / 1000, emitted)
+        return Step(config.step_ms + spent_us / 1000, emitted, admitted)
 
     def _admit(self, sequence: Sequence, budget: int) -> int:
         """Start a waiting sequence, on cached blocks where it can; the tokens prefilled, or 0."""
@@ -143,7 +156,7 @@ class Engine:
         if not self.pool.take(max(0, needed), sequence.holding):
             self.pool.release(sequence.holding)
             return 0
-        if not sequence.generated:
+        if not sequence.admitted:
             self.prefix_queries += sequence.prompt_tokens
             self.prefix_hits += cached
             sequence.cached_tokens = cached

@@ -62,12 +62,28 @@ class Metrics:
     prompt_tokens: int = 0
     generation_tokens: int = 0
     successes: Counter[str] = field(default_factory=Counter)
+    exact_streams: int = 0
+    """Responses in flight that no engine knows of."""
+
+    def token(self, read_ns: int, before_ns: int | None, now_ns: int) -> None:
+        """Count one token of a request that was read then, whose token before was sent then."""
+        self.generation_tokens += 1
+        if before_ns is None:
+            self.ttft.observe((now_ns - read_ns) / 1e9)
+        else:
+            self.itl.observe((now_ns - before_ns) / 1e9)
+
+    def finished(self, read_ns: int, now_ns: int, prompt_tokens: int, reason: str) -> None:
+        """Count one answered request."""
+        self.e2e.observe((now_ns - read_ns) / 1e9)
+        self.prompt_tokens += prompt_tokens
+        self.successes[reason] += 1
 
     def text(self, engine: Engine, block_size: int) -> str:
         """The page."""
         labels = f'engine="0",model_name="{self.model}"'
         gauges = {
-            "num_requests_running": len(engine.running),
+            "num_requests_running": len(engine.running) + self.exact_streams,
             "num_requests_waiting": len(engine.waiting),
             "kv_cache_usage_perc": engine.pool.used_share,
         }

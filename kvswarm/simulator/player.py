@@ -22,9 +22,10 @@ EARLY_S: Final = 0.0002
 class ExactPlayer:
     """First token at a fixed time after the request was read, then one at each fixed gap."""
 
-    def __init__(self, ttft_ms: float, itl_ms: float) -> None:
+    def __init__(self, ttft_ms: float, itl_ms: float, metrics: Metrics) -> None:
         self._ttft_s = ttft_ms / 1000
         self._itl_s = itl_ms / 1000
+        self._metrics = metrics
         self._due: list[tuple[float, int, Response, Sequence]] = []
         self._count = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -37,7 +38,11 @@ class ExactPlayer:
         loop = asyncio.get_running_loop()
         self._push(time.monotonic() - since_read_s + self._ttft_s, response, sequence)
         self._arm(loop)
-        await response.done.wait()
+        self._metrics.exact_streams += 1
+        try:
+            await response.done.wait()
+        finally:
+            self._metrics.exact_streams -= 1
 
     def _push(self, due_s: float, response: Response, sequence: Sequence) -> None:
         self._count += 1
@@ -61,14 +66,14 @@ class ExactPlayer:
         now_s = time.monotonic() + EARLY_S
         while due and due[0][0] <= now_s:
             due_s, _, response, sequence = heapq.heappop(due)
-            if not response.put_token():
+            if not _put_token(response, self._metrics):
                 continue
             sequence.generated += 1
             if sequence.generated < sequence.max_tokens:
                 self._push(due_s + self._itl_s, response, sequence)
             else:
                 sequence.finish_reason = "length"
-                response.put_end(sequence)
+                _put_end(response, sequence, self._metrics)
         self._arm(loop)
 
 
@@ -79,7 +84,6 @@ class EnginePlayer:
         self._engine = engine
         self._metrics = metrics
         self._responses: dict[Sequence, Response] = {}
-        self._last_s: dict[Sequence, float] = {}
         self._work = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
 
@@ -101,33 +105,43 @@ class EnginePlayer:
                 await self._work.wait()
                 ends_s = time.monotonic()
                 continue
+            starts_ns = time.time_ns()
+            for sequence in step.admitted:
+                waited_ns = starts_ns - self._responses[sequence].read_ns
+                self._metrics.queue.observe(waited_ns / 1e9)
             ends_s += step.duration_ms / 1000
-            await asyncio.sleep(max(0.0, ends_s - time.monotonic()))
+            while (left_s := ends_s - time.monotonic()) > EARLY_S:
+                await asyncio.sleep(left_s)  # uvloop may come back half a ms early
+            await asyncio.sleep(0)
             for sequence in step.emitted:
                 self._put(sequence)
 
     def _put(self, sequence: Sequence) -> None:
-        response, metrics = self._responses[sequence], self._metrics
-        if not response.put_token():
+        response = self._responses[sequence]
+        if not _put_token(response, self._metrics):
             if sequence.finish_reason is None:
                 self._engine.drop(sequence)
-            self._forget(sequence)
-            return
-        now_s = time.time()
-        before_s = self._last_s.get(sequence)
-        if before_s is None:
-            metrics.ttft.observe(now_s - response.read_ns / 1e9)
-        else:
-            metrics.itl.observe(now_s - before_s)
-        self._last_s[sequence] = now_s
-        metrics.generation_tokens += 1
-        if sequence.finish_reason is not None:
-            metrics.e2e.observe(now_s - response.read_ns / 1e9)
-            metrics.prompt_tokens += sequence.prompt_tokens
-            metrics.successes[sequence.finish_reason] += 1
-            response.put_end(sequence)
-            self._forget(sequence)
+            del self._responses[sequence]
+        elif sequence.finish_reason is not None:
+            _put_end(response, sequence, self._metrics)
+            del self._responses[sequence]
 
-    def _forget(self, sequence: Sequence) -> None:
-        self._responses.pop(sequence, None)
-        self._last_s.pop(sequence, None)
+
+def _put_token(response: Response, metrics: Metrics) -> bool:
+    """Write and count the next token; False where the stream is over."""
+    before_ns = response.last_token_ns
+    if not response.put_token():
+        return False
+    assert response.last_token_ns is not None  # noqa: S101 - just written
+    metrics.token(response.read_ns, before_ns, response.last_token_ns)
+    return True
+
+
+def _put_end(response: Response, sequence: Sequence, metrics: Metrics) -> None:
+    """Write and count the end of a stream."""
+    assert sequence.finish_reason is not None  # noqa: S101 - the caller has seen to it
+    assert response.last_token_ns is not None  # noqa: S101 - it has a token at the least
+    metrics.finished(
+        response.read_ns, response.last_token_ns, sequence.prompt_tokens, sequence.finish_reason
+    )
+    response.put_end(sequence)

@@ -14,6 +14,8 @@ from kvswarm.simulator.engine import Sequence
 from kvswarm.simulator.wire import Chunks, Request, framed
 
 FLUSH_S: Final = 0.5
+FAULTS_OF_ANY_ANSWER: Final = frozenset({"cut", "stall"})
+"""The others need a stream, but for the statuses, which need no answer at all."""
 TOKENS_BEFORE_FAULT: Final = 3
 MALFORMED: Final = b'data: {"choices": [{"delta": {"conte\n\n'
 ERROR_EVENT: Final = (
@@ -37,10 +39,14 @@ class Response:
     gone: bool = False
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
+    def __post_init__(self) -> None:
+        if not self.request.stream and self.fault not in FAULTS_OF_ANY_ANSWER:
+            self.fault = None
+
     def put_token(self) -> bool:
         """Write the next token; False where the stream is over by a fault or a lost client."""
         if self.transport.is_closing():
-            return self._leave()
+            return self.leave()
         chunks = self.chunks
         if self.fault is not None and self._fails():
             return False
@@ -80,8 +86,9 @@ class Response:
                 self._put(framed(event + b"\n\n"))
         self.done.set()
 
-    def _leave(self) -> bool:
-        self.gone = True
+    def leave(self) -> bool:
+        """End without an answer: the client is gone."""
+        self.gone = self.gone or not self.done.is_set()
         self.done.set()
         return False
 
@@ -95,7 +102,7 @@ class Response:
             return False
         if self.fault == "cut":
             self.transport.abort()
-            return not self._leave()
+            return not self.leave()
         if self.fault == "stall":
             self.gone = True  # nothing more comes, and nothing ends it but the client
             return True

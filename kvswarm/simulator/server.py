@@ -32,16 +32,24 @@ from kvswarm.simulator.responses import Response, TruthLog
 from kvswarm.simulator.wire import Chunks, Request, RequestError, encode, parse_request
 
 COMPLETIONS: Final = {"/v1/chat/completions": True, "/v1/completions": False}
-FAULTS_AT_THE_START: Final = frozenset({"content-type", "gzip"})
+PAGES: Final = frozenset({"/v1/models", "/health", "/version", "/metrics"})
 
 
-class TransportProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, which also tells the application its transport."""
+class Connection(HttpToolsProtocol):
+    """uvicorn's protocol, which also shows itself to the application."""
+
+    response: Response | None = None
 
     def on_message_begin(self) -> None:
         """Begin a request."""
         super().on_message_begin()
-        self.scope["kvswarm.transport"] = self.transport  # type: ignore[typeddict-unknown-key]
+        self.scope["kvswarm.connection"] = self  # type: ignore[typeddict-unknown-key]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End: the response in flight need not wait for its next token to find out."""
+        super().connection_lost(exc)
+        if self.response is not None:
+            self.response.leave()
 
 
 class Application:
@@ -54,7 +62,7 @@ class Application:
         self._truth = TruthLog(config.truth_log)
         self._player: ExactPlayer | EnginePlayer
         if config.exact is not None:
-            self._player = ExactPlayer(*config.exact)
+            self._player = ExactPlayer(*config.exact, self._metrics)
         else:
             self._player = EnginePlayer(self._engine, self._metrics)
         self._requests = 0
@@ -68,7 +76,9 @@ class Application:
             await self._complete(scope, receive, send)
             return
         config = self._config
-        if method != "GET":
+        if path not in COMPLETIONS and path not in PAGES:
+            await answer(send, 404, encode({"detail": "Not Found"}))
+        elif method != "GET" or path in COMPLETIONS:
             await answer(send, 405, encode({"detail": "Method Not Allowed"}))
         elif path == "/v1/models":
             card = {"id": config.model, "object": "model", "max_model_len": config.max_model_len}
@@ -77,11 +87,9 @@ class Application:
             await answer(send, 200, b"")
         elif path == "/version":
             await answer(send, 200, encode({"version": f"kvswarm-{kvswarm.__version__}"}))
-        elif path == "/metrics":
+        else:
             text = self._metrics.text(self._engine, config.block_size)
             await answer(send, 200, text.encode(), b"text/plain; version=0.0.4; charset=utf-8")
-        else:
-            await answer(send, 404, encode({"detail": "Not Found"}))
 
     async def _complete(self, scope: Any, receive: Any, send: Any) -> None:
         raw = b""
@@ -117,11 +125,12 @@ class Application:
         response = Response(
             request=request,
             chunks=Chunks(request, number, config.model, config.seed),
-            transport=scope["kvswarm.transport"],
+            transport=scope["kvswarm.connection"].transport,
             fault=fault,
             request_id=_header(scope, b"x-request-id"),
             read_ns=read_ns,
         )
+        scope["kvswarm.connection"].response = response
         await self._play(response, number, request, send)
 
     async def _play(self, response: Response, number: int, request: Request, send: Any) -> None:
@@ -210,11 +219,18 @@ def serve(config: SimulatorConfig) -> int:
             file=sys.stderr,
         )
         return 2
-    application = Application(config)
+    try:
+        application = Application(config)
+    except OSError as error:
+        listener.close()
+        print(  # noqa: T201 - a message for the person
+            f"kvswarm simulate: --truth-log {config.truth_log}: {error.strerror}", file=sys.stderr
+        )
+        return 2
     server = uvicorn.Server(
         uvicorn.Config(
             application,
-            http=TransportProtocol,
+            http=Connection,
             loop="none",
             lifespan="off",
             ws="none",
@@ -224,6 +240,9 @@ def serve(config: SimulatorConfig) -> int:
             timeout_keep_alive=600,
         )
     )
+    # uvicorn raises the signal once more when it is done: by default that would end the process
+    # before the last of the truth is written.
+    signal.signal(signal.SIGTERM, server.handle_exit)
     if config.exit_with_parent:
         threading.Thread(target=_stop_at_eof, args=(server,), daemon=True).start()
     host = f"[{config.host}]" if ":" in config.host else config.host

@@ -57,7 +57,7 @@ def parse_request(raw: bytes, *, chat: bool, model: str, max_model_len: int) -> 
     """Read a request body. Raises RequestError."""
     try:
         plain = msgspec.json.decode(raw)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RequestError(400, f"JSON decode error: {error}") from error
     if not isinstance(plain, dict):
         raise RequestError(400, "the body must be a JSON object")
@@ -68,9 +68,10 @@ def parse_request(raw: bytes, *, chat: bool, model: str, max_model_len: int) -> 
     if plain.get("n", 1) != 1:
         raise RequestError(400, "only n=1 is supported")
     words = _words(plain, chat=chat)
-    asked = plain.get("max_completion_tokens") or plain.get("max_tokens")
+    asked = plain.get("max_completion_tokens")
+    asked = plain.get("max_tokens") if asked is None else asked
     max_tokens = asked if asked is not None else (max_model_len - len(words) if chat else 16)
-    if not isinstance(max_tokens, int) or max_tokens < 1:
+    if type(max_tokens) is not int or max_tokens < 1:
         raise RequestError(400, f"max_tokens must be at least 1, got {max_tokens}.")
     if len(words) + max_tokens > max_model_len:
         raise RequestError(
@@ -79,6 +80,8 @@ def parse_request(raw: bytes, *, chat: bool, model: str, max_model_len: int) -> 
             f"requested {max_tokens} output tokens and your prompt contains {len(words)} tokens.",
         )
     options = plain.get("stream_options") or {}
+    if not isinstance(options, dict):
+        raise RequestError(400, "stream_options: an object is required")
     stream = bool(plain.get("stream"))
     if options and not stream:
         raise RequestError(400, "Stream options can only be defined when `stream=True`.")
@@ -103,8 +106,17 @@ def _words(plain: dict[str, Any], *, chat: bool) -> tuple[str, ...]:
     messages = plain.get("messages")
     if not isinstance(messages, list) or not messages:
         raise RequestError(400, "messages: a list of at least one message is required")
-    texts = [str(message.get("content", "")) for message in messages if isinstance(message, dict)]
-    return tuple(" ".join(texts).split()) or ("",)
+    if not all(isinstance(message, dict) for message in messages):
+        raise RequestError(400, "messages: each must be an object")
+    return tuple(" ".join(map(_content, messages)).split()) or ("",)
+
+
+def _content(message: dict[str, Any]) -> str:
+    """The text of a message: plain, or in parts."""
+    content = message.get("content") or ""
+    if isinstance(content, list):
+        return " ".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return str(content)
 
 
 class Chunks:

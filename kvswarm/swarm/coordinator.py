@@ -13,7 +13,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -139,6 +139,8 @@ class Coordinator:
         """Grant request indices."""
         first, count = self._grants.grant(0 if self._finishing else int(data["wanted"]))
         self._send("kv_lease", {"first": first, "count": count}, client)
+        if self._grants.used_up:  # a process without a user never asks
+            self._send("kv_lease", {"first": first, "count": 0}, None)
 
     def on_records(self, _client: str, data: dict[str, Any]) -> None:
         """Write a batch of records into the journal."""
@@ -165,13 +167,13 @@ class Coordinator:
         worker.info = msgspec.convert(data["info"], WorkerInfo)
         self._look_for_end()
 
-    def on_lost(self, client: str) -> None:
-        """Note that a worker is gone: what it had not sent is lost."""
-        worker = self._workers.get(client)
-        if worker is not None and worker.info is None:
-            worker.lost = True
-            self.info.notes.append(f"worker {worker.shard} was lost")
-            self._look_for_end()
+    def on_present(self, clients: Collection[str]) -> None:
+        """Compare with the workers that are there: what one that is gone had not sent is lost."""
+        for client, worker in self._workers.items():
+            if client not in clients and worker.info is None and not worker.lost:
+                worker.lost = True
+                self.info.notes.append(f"worker {worker.shard} was lost")
+                self._look_for_end()
 
     def _look_for_end(self) -> None:
         if all(worker.info is not None or worker.lost for worker in self._workers.values()):

@@ -90,6 +90,7 @@ class Generator:
         self._stock = Stock(plan, workload, head, self._upcoming)
         self._arrivals_group = gevent.pool.Group()
         self._users = 0
+        self._source_started = False
         self._source_done = not self._load.open_loop
         self._is_over = gevent.event.Event()
         if events.has_listeners(events.first_token):
@@ -101,8 +102,8 @@ class Generator:
 
     def begin(self) -> None:
         """Start the clock of the run. Leases that are granted must be able to reach `add_lease`."""
-        if not self._load.open_loop:
-            self._leases.ask()
+        if (self._load.concurrency or 0) >= self._plan.shards and not self._load.open_loop:
+            self._leases.ask()  # a process without a user would keep what it is granted
         self._fill_stock()
         gc.collect()
         gc.freeze()  # what lives until the end need not be looked at again by the collector
@@ -167,6 +168,9 @@ class Generator:
 
     def run_arrivals(self) -> None:
         """Start this worker's arrivals at their times, each in a greenlet of its own."""
+        if self._source_started:
+            return  # Locust was told to have more users than an open loop needs
+        self._source_started = True
         plan, load = self._plan, self._load
         room = max(1, load.max_in_flight // plan.shards)
         for index, offset_ns in arrivals(load, plan.profile.seed, plan.shard, plan.shards):
@@ -316,7 +320,6 @@ class Generator:
             self._drain(drain_s)
         except Exception:
             logger.exception("records of this process may be missing")
-            self._failed_listeners += 1
         finally:
             self._say_last_word()
             self.state = State.OVER

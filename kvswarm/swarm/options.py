@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from kvswarm.errors import UsageError
 from kvswarm.profiles.overrides import Overrides
 
 
@@ -27,6 +28,19 @@ class Option:
     def key(self) -> str:
         """Name as an attribute."""
         return self.name.replace("-", "_")
+
+    def read(self, value: Any) -> Any:
+        """Give a value in its kind: Locust's web UI sends text, and none for nothing.
+
+        Raises UsageError.
+        """
+        if value is None or value == "":
+            return None
+        try:
+            return self.kind(value)
+        except ValueError as error:
+            kind = "a whole number" if self.kind is int else "a number"
+            raise UsageError(f"--kv-{self.name}: {value!r} is not {kind}") from error
 
 
 OPTIONS: Final = (

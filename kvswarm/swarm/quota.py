@@ -20,6 +20,11 @@ class Grants:
     limit: int | None
     granted: int = 0
 
+    @property
+    def used_up(self) -> bool:
+        """Nothing is left to hand out."""
+        return self.limit is not None and self.granted >= self.limit
+
     def grant(self, wanted: int) -> tuple[int, int]:
         """Hand out up to `wanted` indices: the first, and how many (0: the quota is used up)."""
         first = self.granted
@@ -51,9 +56,9 @@ class Leases:
             yield from range(first, first + count)
 
     def add(self, first: int, count: int) -> None:
-        """Take a grant; an empty one says that there is no more."""
+        """Take a grant; an empty one says that there is no more. After `stop` none is taken."""
         self._asked = False
-        if count:
+        if count and not self._over:
             self._ranges.append((first, count))
             self._held += count
         else:

@@ -7,12 +7,14 @@ Locust swallows what a listener raises, so the listeners here catch their own an
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +23,7 @@ import gevent.event
 from locust import events as locust_events
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
-from locust.runners import LocalRunner, MasterRunner, WorkerRunner
+from locust.runners import STATE_MISSING, LocalRunner, MasterRunner, WorkerRunner
 
 from kvswarm.errors import EXIT_INTERRUPTED, KvswarmError
 from kvswarm.profiles.load import load_profile
@@ -35,6 +37,7 @@ from kvswarm.swarm.plan import Plan
 from kvswarm.swarm.preflight import find_target
 from kvswarm.swarm.progress import PROGRESS_FD_ENV
 from kvswarm.swarm.secrets import headers_of
+from kvswarm.swarm.statistics import write_csv
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +45,7 @@ ARGV_ENV: Final = "KVSWARM_ARGV"
 """The command line that a person typed, where `kvswarm run` started this process."""
 SIMULATOR_ENV: Final = "KVSWARM_SIMULATOR"
 FINISH_TIMEOUT_S: Final = 60.0
+WATCH_WORKERS_S: Final = 0.5
 
 
 def attach(profile: str) -> None:
@@ -81,6 +85,8 @@ class Session:
             events.test_start.add_listener(self._on_test_start)
             events.test_stopping.add_listener(self._on_test_stopping)
             self._set_defaults()
+            # Locust closes its files after its last event, so that only this is late enough.
+            atexit.register(write_csv, environment)
 
     # -- wiring ------------------------------------------------------------------------------
 
@@ -111,8 +117,10 @@ class Session:
         try:
             profile = self._profile()
         except KvswarmError as error:
-            self._give_up(error)
-            return
+            if isinstance(self._environment.runner, MasterRunner):
+                return  # its workers must be told to leave: when they have come, at the start
+            self._say(error)
+            sys.exit(error.exit_code)
         load = profile.load
         workers = int(getattr(options, "expect_workers", 1) or 1)
         peak = max([stage.concurrency or 0 for stage in load.stages], default=0)
@@ -125,21 +133,27 @@ class Session:
 
     # -- master or only process --------------------------------------------------------------
 
-    def _profile(self) -> Profile:
+    def _profile(self, users: int | None = None) -> Profile:
+        """The profile; a closed loop has the `users` that Locust was told to start, if it was."""
         values = self._values()
-        return load_profile(values["profile"], overrides_of(values))
+        overrides = overrides_of(values)
+        profile = load_profile(values["profile"], overrides)
+        if users and profile.load.concurrency not in {None, users} and not profile.load.open_loop:
+            profile = load_profile(values["profile"], replace(overrides, concurrency=users))
+        return profile
 
     def _values(self) -> dict[str, Any]:
         options = vars(self._environment.parsed_options)
-        return {option.key: options.get(f"kv_{option.key}") for option in OPTIONS}
+        return {option.key: option.read(options.get(f"kv_{option.key}")) for option in OPTIONS}
 
     def _on_test_start(self, environment: Environment, **_: Any) -> None:
         self._environment = environment
         self._ready.clear()
         try:
             start = self._resolve()
-            self._coordinator = Coordinator(start, self._send, self._on_over)
+            self._coordinator = Coordinator(start, self._send, self._leave)
             self._coordinator.begin()
+            gevent.spawn(self._watch_workers, self._coordinator)
         except KvswarmError as error:
             self._give_up(error)
         except Exception:
@@ -147,15 +161,23 @@ class Session:
             environment.process_exit_code = 1
             gevent.spawn(self._leave)
 
+    def _watch_workers(self, coordinator: Coordinator) -> None:
+        """Tell the coordinator which workers are there: Locust has no event for a lost one."""
+        runner: Any = self._environment.runner
+        while isinstance(runner, MasterRunner) and self._coordinator is coordinator:
+            present = {c.id for c in runner.clients.all if c.state != STATE_MISSING}
+            coordinator.on_present(present)
+            gevent.sleep(WATCH_WORKERS_S)
+
     def _resolve(self) -> RunStart:
+        runner: Any = self._environment.runner
         values = self._values()
-        profile = self._profile()
+        profile = self._profile(users=runner.target_user_count)
         tls = TLS(ca_file=values["ca_file"], insecure=bool(values["insecure"]))
         headers = headers_of(values["api_key_env"])
         target = self._target(Target.of(self._host(), headers, tls), profile, values["model"])
         self._runs += 1
         out = Path(values["out"]) if values["out"] and self._runs == 1 else None
-        runner: Any = self._environment.runner
         workers = ["local"]
         if isinstance(runner, MasterRunner):
             workers = [client.id for client in runner.clients.ready]
@@ -186,17 +208,16 @@ class Session:
         return found
 
     def _give_up(self, error: KvswarmError) -> None:
+        self._say(error)
+        gevent.spawn(self._leave)
+
+    def _say(self, error: KvswarmError) -> None:
         logger.error("%s", error)
         print(f"kvswarm: {error}", file=sys.stderr)  # noqa: T201 - the person's answer
         self._environment.process_exit_code = error.exit_code
-        gevent.spawn(self._leave)
 
     def _leave(self) -> None:
-        runner: Any = self._environment.runner
-        runner.quit()
-
-    def _on_over(self) -> None:
-        """Every worker has said its last word: leave, or with a web UI only stop."""
+        """End the run, and without a web UI, which can start another, the process."""
         runner: Any = self._environment.runner
         if self._environment.web_ui is None:
             runner.quit()

@@ -7,12 +7,14 @@ digits and stops at ms: good for a glance; figures come from the records.
 
 from __future__ import annotations
 
+import csv
 import time
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from locust.env import Environment
-from locust.stats import StatsEntry, bucket_response_time
+from locust.stats import PERCENTILES_TO_REPORT, StatsCSV, StatsEntry, bucket_response_time
 from numpy.typing import NDArray
 
 from kvswarm.records import ERROR_KINDS, Record
@@ -77,3 +79,18 @@ class Rows:
     def _entry(self, kind: str) -> StatsEntry:
         entry: StatsEntry = self._environment.stats.get(self._scenario, kind)
         return entry
+
+
+def write_csv(environment: Environment) -> None:
+    """Write Locust's tables of --csv: it does so every second, but not once more at its end."""
+    prefix = getattr(environment.parsed_options, "csv_prefix", None)
+    if not prefix:
+        return
+    tables = StatsCSV(environment, PERCENTILES_TO_REPORT)
+    for name, write in (
+        ("stats", tables.requests_csv),
+        ("failures", tables.failures_csv),
+        ("exceptions", tables.exceptions_csv),
+    ):
+        with Path(f"{prefix}_{name}.csv").open("w", newline="", encoding="utf-8") as file:
+            write(csv.writer(file))

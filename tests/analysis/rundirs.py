@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import jsonschema
 
-from kvswarm.analysis.finish import finish
+from kvswarm.analysis.summary import summarise
+from kvswarm.analysis.table import finish_table
 from kvswarm.profiles.model import Lengths, Load, Profile, PromptSpec
 from kvswarm.records import Record, encode_batch, pack_u32
 from kvswarm.rundir import JournalWriter, RunDir, RunInfo, TargetInfo, WorkerInfo
@@ -116,6 +117,21 @@ def unsent(index: int, kind: str = "connect", *, at_ms: float = 0.0, **changes: 
     return Record(**{**plain, **changes})
 
 
+MIXED: Final = [
+    good(0, phase="warmup", ttft_ms=5000.0, gaps_ms=(500.0,) * 3, connect_us=90_000),
+    good(1, at_ms=1000, connect_us=400),
+    failed(2, "http_429", at_ms=1100, http_status=429, connect_us=80_000),
+    failed(3, "stall", at_ms=1200),
+    failed(4, "stall", at_ms=1300),
+    failed(5, "cancelled", at_ms=1400),
+    unsent(6, at_ms=1500),
+    good(7, at_ms=1600, ttft_ms=200.0, gaps_ms=(20.0, 20.0, 20.0)),
+    good(8, at_ms=9000, phase="cooldown", ttft_ms=5000.0, gaps_ms=(500.0,) * 3),
+    failed(9, "http_500", at_ms=9100, phase="cooldown"),
+]
+"""Two measured successes of 100 and 200 ms amid everything that must not count."""
+
+
 def write_run(
     path: Path, batches: Iterable[Sequence[Record]], info: RunInfo | None = None
 ) -> RunDir:
@@ -133,10 +149,9 @@ def write_run(
 def summary_of(
     path: Path, records: Sequence[Record], info: RunInfo | None = None
 ) -> dict[str, Any]:
-    """Write a run, finish it, and give the summary as its file holds it."""
+    """Write a run, make its table, and give the summary as JSON would hold it; without the page."""
     run = write_run(path, [records], info)
-    finish(path)
-    summary: dict[str, Any] = json.loads(run.summary.read_text())
+    summary: dict[str, Any] = json.loads(json.dumps(summarise(run, finish_table(run))))
     return summary
 
 

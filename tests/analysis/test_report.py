@@ -1,0 +1,227 @@
+"""report.html: one page that needs nothing else, with every plot; and what `kvswarm report` ends with."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvswarm.analysis.finish import finish
+from kvswarm.records import Record, pack_u32
+from kvswarm.rundir import RunInfo, TargetInfo
+
+sys.path.insert(0, str(Path(__file__).parent))
+from rundirs import MIXED, good, profile, run_info, unsent, write_run
+
+PLOTS = [
+    "TTFT over time", "E2E over time", "TTFT: share of 4 at or below", "ITL: share of 12 at or below",
+    "ITL over time", "Output tokens/s", "Errors over time",
+]  # fmt: skip
+"""Of MIXED, whose warm-up and cool-down are drawn too: four successes of three gaps each."""
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \"' $title ${x} &amp;"
+
+
+@dataclass
+class Page(HTMLParser):
+    """What a browser would see."""
+
+    text: str
+    tags: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+    figures: list[dict[str, Any]] = field(default_factory=list)
+    scripts: list[str] = field(default_factory=list)
+    styles: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self._inside: tuple[str, dict[str, str | None]] = ("", {})
+        self.feed(self.text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note a tag."""
+        self.tags.append((tag, dict(attrs)))
+        self._inside = (tag, dict(attrs))
+
+    def handle_endtag(self, tag: str) -> None:
+        """Leave a script or style."""
+        if tag in {"script", "style"}:
+            self._inside = ("", {})
+
+    def handle_data(self, data: str) -> None:
+        """Sort text by where it stands."""
+        tag, attributes = self._inside
+        if tag == "script" and attributes.get("type") == "application/json":
+            self.figures.append(json.loads(data))
+        elif tag == "script":
+            self.scripts.append(data)
+        elif tag == "style":
+            self.styles.append(data)
+        else:
+            self.words.append(data)
+
+    @property
+    def shown(self) -> str:
+        """The text that a person reads."""
+        return " ".join("".join(self.words).split())
+
+    @property
+    def titles(self) -> list[str]:
+        """Titles of the plots."""
+        return [figure["layout"]["title"]["text"] for figure in self.figures]
+
+
+def page_of(path: Path, records: list[Record], info: RunInfo | None = None) -> Page:
+    """Make the report of a run and read it."""
+    run = write_run(path, [records], info)
+    finish(path)
+    return Page(run.report.read_text())
+
+
+def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
+    """It is mailed, and opened years later, on a machine without a network."""
+    page = page_of(tmp_path, MIXED)
+    for tag, attributes in page.tags:
+        assert tag not in {"link", "iframe", "img", "object", "embed", "base"}
+        assert not {"src", "href", "data", "srcset", "action"} & set(attributes), (tag, attributes)
+    assert not re.search(r"@import|url\(", "".join(page.styles))
+    plotly, ours = page.scripts
+    assert len(plotly) > 1_000_000, "the script that draws is in the page"
+    assert "http" not in ours
+    assert "Plotly.newPlot" in ours
+
+
+def test_all_plots_are_there_and_each_has_its_place(tmp_path: Path) -> None:
+    """Latencies over time and their distributions, gaps, tokens and errors."""
+    page = page_of(tmp_path, MIXED)
+    assert page.titles == PLOTS
+    places = [attributes["id"] for _, attributes in page.tags if attributes.get("class") == "plot"]
+    targets = [attributes["data-for"] for _, attributes in page.tags if "data-for" in attributes]
+    assert places == targets
+    assert len(set(places)) == len(PLOTS)
+
+
+def test_plots_show_the_rows(tmp_path: Path) -> None:
+    """Seconds since the load began against ms; failures by kind; warm-up is shown too."""
+    page = page_of(tmp_path, MIXED)
+    figures = dict(zip(page.titles, page.figures, strict=True))
+    (ttft,) = figures["TTFT over time"]["data"]
+    assert ttft["x"] == pytest.approx([0.0, 1.0, 1.6, 9.0], abs=1e-6)
+    assert ttft["y"] == [5000.0, 100.0, 200.0, 5000.0]
+    bars = {trace["name"]: sum(trace["y"]) for trace in figures["Errors over time"]["data"]}
+    assert bars == {"cancelled": 1, "connect": 1, "http_429": 1, "http_500": 1, "stall": 2}
+    (tokens,) = figures["Output tokens/s"]["data"]
+    step_s = tokens["x"][1] - tokens["x"][0]
+    assert sum(tokens["y"]) * step_s == pytest.approx(16, rel=1e-3)
+    (gaps,) = figures["ITL: share of 12 at or below"]["data"]
+    assert (gaps["x"][0], gaps["x"][-1]) == (10.0, 500.0)
+
+
+def test_a_run_without_errors_has_no_plot_of_them(tmp_path: Path) -> None:
+    """And one without a success has no other."""
+    assert "Errors over time" not in page_of(tmp_path / "good", [good(0), good(1)]).titles
+    assert page_of(tmp_path / "bad", [unsent(0), unsent(1)]).titles == ["Errors over time"]
+    assert page_of(tmp_path / "empty", []).titles == []
+
+
+def test_a_long_run_is_thinned_without_hiding_its_spikes(tmp_path: Path) -> None:
+    """A page of a million points would not open; the one slow request must stay."""
+    rows = [good(i, at_ms=i, gaps_ms=()) for i in range(12_000)]
+    rows[7777] = good(7777, at_ms=7777, ttft_ms=4000.0, gaps_ms=())
+    page = page_of(tmp_path, rows)
+    (ttft,) = page.figures[0]["data"]
+    assert len(ttft["y"]) == 5000
+    assert max(ttft["y"]) == 4000.0
+    assert len(page.text) < 10_000_000
+
+
+def test_the_figures_stand_in_the_page(tmp_path: Path) -> None:
+    """As in summary.json, to two digits."""
+    case = profile(gate={"ttft_p50_ms": 120.0, "error_share": 0.9})
+    shown = page_of(tmp_path, MIXED, run_info(case, notes=["look here"])).shown
+    assert "Verdict: valid" in shown
+    assert "7 sent, 2 ok, 4 failed, 1 cancelled" in shown
+    assert "cancelled 1, connect 1, http_429 1, stall 2" in shown
+    assert "ttft_p50_ms: 150, limit 120, missed" in shown
+    assert "error_share: 0.6667, limit 0.9, passed" in shown
+    assert "look here" in shown
+    assert "kvswarm run --model m" in shown
+    page = Page((tmp_path / "report.html").read_text())
+    assert "150.00" in page.shown
+
+
+def test_a_doubted_run_says_so_and_why_at_its_head(tmp_path: Path) -> None:
+    """Before any figure."""
+    shown = page_of(tmp_path, MIXED, run_info(ended="disk_full")).shown
+    assert shown.index("Verdict: degraded") < shown.index("the disk was full")
+    assert shown.index("the disk was full") < shown.index("Latencies")
+
+
+def test_nothing_from_outside_becomes_markup(tmp_path: Path) -> None:
+    """Names come from files, servers and the command line."""
+    info = run_info(
+        profile(name=HOSTILE),
+        target=TargetInfo(base_url=f"http://h/{HOSTILE}", model=HOSTILE, endpoint="chat"),
+        argv=["kvswarm", HOSTILE],
+        versions={HOSTILE: HOSTILE},
+        notes=[HOSTILE],
+        ended=HOSTILE,
+    )
+    rows = [good(0), unsent(1, HOSTILE), unsent(2, "connect", error_detail=HOSTILE)]
+    hostile = page_of(tmp_path / "hostile", rows, info)
+    plain = page_of(tmp_path / "plain", [good(0), unsent(1, "a"), unsent(2)])
+    assert [tag for tag, _ in hostile.tags] == [tag for tag, _ in plain.tags]
+    assert len(hostile.scripts) == len(plain.scripts) == 2
+    assert hostile.shown.count(HOSTILE) >= 6, "and is shown as it is"
+    assert HOSTILE in [trace["name"] for trace in hostile.figures[-1]["data"]]
+
+
+# -- the exit code -------------------------------------------------------------------------------
+
+LATE = good(
+    0, gaps_ms=(0.0, 10.0), packed_late_index=pack_u32([0]), packed_late_us=pack_u32([60_000])
+)
+
+
+@pytest.mark.parametrize(
+    ("rows", "case", "code"),
+    [
+        ([good(0)], profile(slo={"ttft_p99_ms": 101.0}), 0),
+        ([good(0)], profile(slo={"ttft_p99_ms": 99.0}), 1),
+        ([LATE], profile(slo={"ttft_p99_ms": 99.0}), 3),
+    ],
+    ids=["passed", "missed", "invalid"],
+)
+def test_the_exit_code_of_a_report_is_its_verdict_and_its_gates(
+    tmp_path: Path, rows: list[Record], case: Any, code: int
+) -> None:
+    """What cannot be trusted is not held against the server: 3 goes before 1."""
+    write_run(tmp_path, [rows], run_info(case))
+    done = subprocess.run(
+        [sys.executable, "-m", "kvswarm", "report", str(tmp_path)],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert ("ttft_p99_ms 100, limit" in done.stdout) == bool(case.slo)
+    assert "invalid" in done.stdout if code == 3 else "invalid" not in done.stdout
+    assert (tmp_path / "summary.json").exists()
+    assert not done.stderr
+
+
+def test_a_report_of_what_is_no_run_says_so_in_two_lines(tmp_path: Path) -> None:
+    """Not a traceback."""
+    done = subprocess.run(
+        [sys.executable, "-m", "kvswarm", "report", str(tmp_path)],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "no run.json here" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
