@@ -19,6 +19,8 @@ from kvswarm.profiles.model import VerdictLimits
 
 Status = Literal["valid", "degraded", "invalid"]
 LONG_PAUSE_MS = 200.0
+NEGLIGIBLE_MS = 0.05
+"""Below this no error counts: the share of a gap of 0 between bundled tokens is boundless."""
 MAX_IDLE_SHARE = 0.05
 MAX_UNSTAMPED_SHARE = 0.01
 SLOWER = "Use more --processes, a machine with free cores, or fewer streams."
@@ -62,6 +64,7 @@ class Evidence:
     arrivals: int = 0
     dropped_arrivals: int = 0
     lost_workers: int = 0
+    succeeded: int = 1
     missing_rows: int = 0
     """Records that workers made, but that are not in the table."""
     ended: str | None = "completed"
@@ -104,7 +107,9 @@ def _figures(evidence: Evidence, limits: VerdictLimits) -> Iterator[Reason]:
     for interval in evidence.intervals:
         share, error_ms = interval.error_share, interval.error_ms
         invalid = share > limits.invalid_error_share and error_ms > limits.invalid_error_ms
-        degraded = share > limits.degraded_error_share or error_ms > limits.degraded_error_ms
+        degraded = error_ms > limits.degraded_error_ms or (
+            share > limits.degraded_error_share and error_ms > NEGLIGIBLE_MS
+        )
         if invalid or degraded:
             yield Reason(
                 status="invalid" if invalid else "degraded",
@@ -190,6 +195,8 @@ def _completeness(evidence: Evidence) -> Iterator[Reason]:
             status="degraded",
             text="the run was cut off; the figures are those of the requests that had ended.",
         )
+    if not evidence.succeeded:
+        yield Reason(status="degraded", text="no request succeeded: there are no latencies.")
     if evidence.ended == "disk_full":
         yield Reason(status="degraded", text="the run was stopped because the disk was full.")
     if evidence.cut_short:
