@@ -23,9 +23,28 @@ class RandomStream(IntEnum):
     ARRIVALS = 5
 
 
+class Draws:
+    """The random numbers of one use under a seed, by index: a counter-based generator (Philox).
+
+    One generator is set to the index that is wanted: a new one would cost more than its numbers.
+    """
+
+    def __init__(self, seed: int, stream: RandomStream) -> None:
+        key = np.random.SeedSequence([seed, stream]).generate_state(2, np.uint64)
+        self._bits = np.random.Philox(key=key)
+        self._generator = np.random.Generator(self._bits)
+        self._fresh = self._bits.state
+
+    def at(self, index: int) -> np.random.Generator:
+        """Set the generator to the numbers of `index` and give it: good until the next call."""
+        self._fresh["state"]["counter"][1] = index
+        self._bits.state = self._fresh
+        return self._generator
+
+
 def generator(seed: int, stream: RandomStream, index: int = 0) -> np.random.Generator:
-    """Make the generator of one use and index under a seed."""
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, stream, index])))
+    """Make a generator of its own with the numbers of one use and index under a seed."""
+    return Draws(seed, stream).at(index)
 
 
 def draw_tokens(lengths: Lengths, rng: np.random.Generator) -> int:

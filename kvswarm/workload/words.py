@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kvswarm.workload.lengths import RandomStream, generator
 
@@ -31,10 +32,16 @@ def words() -> tuple[str, ...]:
     return tuple(text.split())
 
 
+@cache
+def _word_array() -> NDArray[np.object_]:
+    return np.array(words(), dtype=object)
+
+
 def random_words(count: int, rng: np.random.Generator) -> list[str]:
     """Draw words, each equally likely."""
-    pool = words()
-    return [pool[i] for i in rng.integers(len(pool), size=count).tolist()]
+    pool = _word_array()
+    drawn: list[str] = pool[rng.integers(len(pool), size=count)].tolist()
+    return drawn
 
 
 class Leads:

@@ -16,7 +16,7 @@ from kvswarm.errors import DatasetError
 from kvswarm.profiles.model import Profile
 from kvswarm.workload.dataset import PromptRow, read_prompts
 from kvswarm.workload.exact import ExactText, open_tokenizer
-from kvswarm.workload.lengths import RandomStream, draw_tokens, generator
+from kvswarm.workload.lengths import Draws, RandomStream, draw_tokens, generator
 from kvswarm.workload.prompts import (
     ExactPrompts,
     FilePrompts,
@@ -39,6 +39,7 @@ class Workload:
     ) -> None:
         self.notes = notes
         self._profile = profile
+        self._draws = Draws(profile.seed, RandomStream.REQUEST)
         self._source = source
         self._system = profile.prompt.system
         self._system_tokens = 0
@@ -53,7 +54,7 @@ class Workload:
     def request(self, index: int) -> LLMRequest:
         """Make request `index`, counted from 0 over all workers."""
         profile = self._profile
-        rng = generator(profile.seed, RandomStream.REQUEST, index)
+        rng = self._draws.at(index)
         output_tokens = self._drawn_output_tokens(rng)
         prompt = self._source.prompt(index, rng)
         if output_tokens is None:
