@@ -20,6 +20,7 @@ from typing import Any, Final
 import gevent
 import gevent.event
 import gevent.pool
+import msgspec
 import numpy as np
 from locust.env import Environment
 
@@ -32,7 +33,7 @@ from kvswarm.stream.outcome import Ask
 from kvswarm.swarm import events
 from kvswarm.swarm.plan import Counts, Plan
 from kvswarm.swarm.quota import Leases
-from kvswarm.swarm.secrets import target_of
+from kvswarm.swarm.secrets import Mask, target_of
 from kvswarm.swarm.sketch import Sketch
 from kvswarm.swarm.statistics import Rows
 from kvswarm.swarm.stock import Stock
@@ -80,6 +81,7 @@ class Generator:
         self._sketches = {name: Sketch() for name in ("ttft", "itl", "e2e", "read_lag")}
         self._rows = Rows(environment, plan.profile.name)
         target = target_of(plan)
+        self._mask = Mask(target.headers)
         head = target.head_bytes(PATHS[plan.profile.endpoint])
         self._client = StreamClient(target, _deadlines(plan), self._take_record)
         # A tokenizer or a file of prompts can take seconds; heartbeats must go on meanwhile.
@@ -217,6 +219,9 @@ class Generator:
 
     def _take_record(self, record: Record, exchange: Exchange | None) -> None:
         """Keep a record. Called once per request, by the decoder."""
+        if record.error_detail is not None:
+            masked = self._mask(record.error_detail)
+            record = msgspec.structs.replace(record, error_detail=masked)
         self._records_made += 1
         self._outbox.append(record)
         self._fresh.append(record)

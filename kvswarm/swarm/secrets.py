@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -13,6 +14,8 @@ from kvswarm.swarm.plan import Plan
 
 HEADERS_ENV: Final = "KVSWARM_HEADERS"
 """JSON object of header names to values, for every process of a run."""
+SECRET_CHARS: Final = 6
+"""Parts of a header's value from this length on are masked; shorter ones are words of any text."""
 
 
 def parse_headers(given: Sequence[str]) -> dict[str, str]:
@@ -56,3 +59,28 @@ def target_of(plan: Plan) -> Target:
         headers=headers_of(plan.api_key_env),
         tls=TLS(ca_file=plan.ca_file, insecure=plan.insecure),
     )
+
+
+class Mask:
+    """Takes the values of headers out of text, such as a server's error that quotes a request."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        values = set(headers.values())
+        words = {word for value in values for word in value.split()}
+        parts = {part for word in words for part in re.split(r"[;,=]", word)}
+        wanted = (values | words | parts) - {"Bearer"}
+        self._secrets = sorted((s for s in wanted if len(s) >= SECRET_CHARS), key=len, reverse=True)
+
+    def __call__(self, text: str) -> str:
+        """Give the text without secrets, nor the beginning of one where the text was cut off."""
+        cut = max((_overlap(text, secret) for secret in self._secrets), default=0)
+        if cut >= SECRET_CHARS:
+            text = f"{text[:-cut]}***"
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+
+def _overlap(text: str, secret: str) -> int:
+    """How many characters at the end of the text are the beginning of the secret, or all of it."""
+    return next((n for n in range(len(secret), 0, -1) if text.endswith(secret[:n])), 0)

