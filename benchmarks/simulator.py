@@ -44,13 +44,13 @@ def measure(streams: int, log: Path) -> dict[str, Any]:
         seen = target.floor(port, streams, 4 * streams)
         after = psutil.Process(simulator.process.pid).cpu_times()
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    late_ms = [(l["first_token_ns"] - l["read_ns"]) / 1e6 - target.TTFT_MS for l in lines]
+    late_ms = [(line["first_token_ns"] - line["read_ns"]) / 1e6 - target.TTFT_MS for line in lines]
     last_ms = [
-        (l["last_token_ns"] - l["first_token_ns"]) / 1e6 - (target.TOKENS - 1) * target.ITL_MS
-        for l in lines
+        (line["last_token_ns"] - line["first_token_ns"]) / 1e6 - (target.TOKENS - 1) * target.ITL_MS
+        for line in lines
     ]
     span_s = (
-        max(l["last_token_ns"] for l in lines) - min(l["first_token_ns"] for l in lines)
+        max(line["last_token_ns"] for line in lines) - min(line["first_token_ns"] for line in lines)
     ) / 1e9
     cpu_s = after.user + after.system - before.user - before.system
     events = len(lines) * target.TOKENS

@@ -146,7 +146,8 @@ def _generate(request: RunRequest, watched: Watched) -> tuple[bool, int]:
     run_dir, console, simulated = watched.run_dir, watched.console, watched.simulated
     command = locust_command(request, watched.profile, run_dir.path)
     console.print(f"Run directory: {run_dir.path}", soft_wrap=True)
-    console.print(f"The same with plain Locust: {shlex.join(command)}", soft_wrap=True, style="dim")
+    plain = shlex.join(locust_command(request, watched.profile, None))
+    console.print(f"The same with plain Locust: {plain}", soft_wrap=True, style="dim")
     read_fd, write_fd = os.pipe()
     environ = {
         **os.environ,
@@ -207,7 +208,7 @@ def _conclude(run_dir: RunDir, *, interrupted: bool, child_code: int, request: R
         info.ended = "interrupted"
         run_dir.write_info(info)
     code = report(run_dir.path, as_json=request.as_json)
-    return EXIT_INTERRUPTED if interrupted else code
+    return EXIT_INTERRUPTED if interrupted or (info.ended is None and not code) else code
 
 
 def _never_began(run_dir: RunDir, child_code: int) -> KvswarmError:

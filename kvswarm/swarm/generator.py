@@ -92,7 +92,7 @@ class Generator:
         self._stock = Stock(plan, workload, head, self._upcoming)
         self._arrivals_group = gevent.pool.Group()
         self._users = 0
-        self._source_started = False
+        self._source: Any = None
         self._source_done = not self._load.open_loop
         self._is_over = gevent.event.Event()
         if events.has_listeners(events.first_token):
@@ -112,6 +112,9 @@ class Generator:
         self.started_ns = time.time_ns()
         self._cpu_start_s = time.process_time()
         self._flusher = gevent.spawn(self._flush_forever)
+        if self._load.open_loop:
+            # Not a user's task: Locust's users come when they come, arrivals at their times.
+            self._source = gevent.spawn(self._run_arrivals)
 
     def _fill_stock(self) -> None:
         while self._stock.fill():
@@ -119,11 +122,6 @@ class Generator:
             gevent.sleep(0)
 
     # -- closed loop -------------------------------------------------------------------------
-
-    @property
-    def is_open_loop(self) -> bool:
-        """Arrivals decide when requests start, not users."""
-        return self._load.open_loop
 
     def join(self) -> int:
         """Number a new user of the closed loop, from 0 over all workers."""
@@ -168,11 +166,8 @@ class Generator:
 
     # -- open loop ---------------------------------------------------------------------------
 
-    def run_arrivals(self) -> None:
+    def _run_arrivals(self) -> None:
         """Start this worker's arrivals at their times, each in a greenlet of its own."""
-        if self._source_started:
-            return  # Locust was told to have more users than an open loop needs
-        self._source_started = True
         plan, load = self._plan, self._load
         room = max(1, load.max_in_flight // plan.shards)
         for index, offset_ns in arrivals(load, plan.profile.seed, plan.shard, plan.shards):
@@ -333,6 +328,8 @@ class Generator:
 
     def _drain(self, drain_s: float) -> None:
         self._leases.stop()
+        if self._source is not None:
+            self._source.kill()
         give_up_s = time.monotonic() + drain_s
         while time.monotonic() < give_up_s and not self._nothing_in_flight():
             gevent.sleep(FLUSH_S / 5)

@@ -35,10 +35,13 @@ class Rows:
         self._gaps_us: list[NDArray[np.uint32]] = []
 
     def add(self, record: Record) -> None:
-        """Show one record. ITL follows with `flush`."""
+        """Show one record, unless we ended it ourselves. ITL follows with `flush`."""
         failed = None
+        if record.error_kind == "cancelled":
+            return
         if record.error_kind is not None:
-            meaning = ERROR_KINDS.get(record.error_kind, record.error_detail or "")
+            # Without the server's words: every other text would be a line of its own for ever.
+            meaning = ERROR_KINDS.get(record.error_kind, "the server's answer")
             failed = StreamError(f"{record.error_kind}: {meaning}")
         self._environment.events.request.fire(
             request_type="E2E",

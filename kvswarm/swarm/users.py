@@ -11,7 +11,7 @@ from kvswarm.swarm.generator import Generator
 
 
 class LLMUser(User):
-    """One user of a closed loop, or the source of this worker's arrivals of an open loop.
+    """One user of a closed loop. In an open loop requests come without users: it only waits.
 
     Set `wait_time` for think time between a closed loop's requests.
     """
@@ -36,7 +36,5 @@ class LLMUser(User):
 
     @task
     def request(self) -> None:
-        """Make the next request, or all of this worker's arrivals."""
-        if self._generator.is_open_loop:
-            self._generator.run_arrivals()
+        """Make the next request."""
         self._free_ns = self._generator.next_request(self._number, self._free_ns)
