@@ -57,6 +57,8 @@ class WorkerInfo(msgspec.Struct, kw_only=True):
     """Arrivals of an open loop that found `max_in_flight` requests running, so were not sent."""
     failed_listeners: int = 0
     """Exceptions in listeners of our events, which Locust would only log."""
+    notes: list[str] = []
+    """What a reader of the figures must know of the workload."""
     lost: bool = False
     """It never said that all was sent: its unsent records are missing."""
 

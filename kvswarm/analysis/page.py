@@ -40,6 +40,7 @@ code { overflow-wrap: anywhere; }
 <p>$versions</p>
 <script>$plotly</script>
 <script>
+const touch = matchMedia("(hover: none)").matches;
 const dark = matchMedia("(prefers-color-scheme: dark)").matches;
 for (const data of document.querySelectorAll(".figure")) {
   const figure = JSON.parse(data.textContent);
@@ -47,7 +48,8 @@ for (const data of document.querySelectorAll(".figure")) {
   figure.layout.font = {color: dark ? "#ddd" : "#222"};
   for (const axis of ["xaxis", "yaxis"])
     figure.layout[axis] = {...figure.layout[axis], gridcolor: "#8884", zerolinecolor: "#8886"};
-  Plotly.newPlot(data.dataset.for, figure.data, figure.layout, {responsive: true});
+  Plotly.newPlot(data.dataset.for, figure.data, figure.layout,
+    {responsive: true, displaylogo: false, displayModeBar: touch ? false : "hover"});
 }
 </script>
 </body>

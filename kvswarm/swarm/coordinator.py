@@ -165,6 +165,7 @@ class Coordinator:
         if worker is None:
             return
         worker.info = msgspec.convert(data["info"], WorkerInfo)
+        self.info.notes += [note for note in worker.info.notes if note not in self.info.notes]
         self._look_for_end()
 
     def on_present(self, clients: Collection[str]) -> None:

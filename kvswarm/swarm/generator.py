@@ -88,6 +88,7 @@ class Generator:
         workload: Workload = gevent.get_hub().threadpool.apply(open_workload, (plan.profile,))
         share = -(-(self._load.concurrency or 1) // plan.shards)
         self._leases = Leases(lambda wanted: send("kv_want", {"wanted": wanted}), batch=share)
+        self._notes = workload.notes
         self._next_arrival = plan.shard
         self._stock = Stock(plan, workload, head, self._upcoming)
         self._arrivals_group = gevent.pool.Group()
@@ -354,6 +355,7 @@ class Generator:
             token_events=self._client.token_events,
             dropped_arrivals=self._dropped,
             failed_listeners=self._failed_listeners,
+            notes=self._notes,
         )
         self._send("kv_all_sent", {"info": {n: getattr(info, n) for n in info.__struct_fields__}})
 
