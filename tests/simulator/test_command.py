@@ -15,7 +15,7 @@ from kvswarm.simulator.config import FAULTS, SimulatorConfig, parse_arguments
 from kvswarm.simulator.launch import start_simulator
 
 sys.path.insert(0, str(Path(__file__).parent))
-from serving import PATIENCE_S, Server, parse_metrics, simulating, start
+from simulating import PATIENCE_S, Server, parse_metrics, simulating, start
 
 PAGE = (Path(__file__).parents[2] / "docs/simulator.md").read_text(encoding="utf-8")
 

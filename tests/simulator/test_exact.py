@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from serving import CHAT, COMPLETIONS, PATIENCE_S, request, simulating, text_of, total
+from simulating import CHAT, COMPLETIONS, PATIENCE_S, request, simulating, text_of, total
 
 MS = 1_000_000
 EARLY_NS = 1 * MS

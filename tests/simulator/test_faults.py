@@ -13,7 +13,7 @@ import pytest
 from kvswarm.simulator.config import FAULTS
 
 sys.path.insert(0, str(Path(__file__).parent))
-from serving import CHAT, COMPLETIONS, FAST, Answer, request, simulating, text_of, total
+from simulating import CHAT, COMPLETIONS, FAST, Answer, request, simulating, text_of, total
 
 EXACT = ("--exact", "1", "1")
 MODES = {"exact": EXACT, "engine": FAST}

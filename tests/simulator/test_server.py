@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from serving import (
+from simulating import (
     CHAT,
     COMPLETIONS,
     FAST,
