@@ -112,7 +112,8 @@ class EventCutter:
         if len(line_ends) % 2 or not (ends - line_ends[::2] == len(EVENT_END)).all():
             return self._slow(text)
         # Every event after the first must begin as the first does.
-        if not (octets[ends[:-1, np.newaxis] + FIELD_PLACES] == FIELD_OCTETS).all():
+        begins = octets.take(ends[:-1, np.newaxis] + FIELD_PLACES, mode="clip")
+        if not (begins == FIELD_OCTETS).all():
             return self._slow(text)
         base = self._before_bytes
         self._rest = text[end:]

@@ -96,3 +96,8 @@ def test_a_comment_takes_the_slow_way_and_is_no_event() -> None:
     assert cut.joined() is None
     assert cut.data == [b"x"]
     assert cut.ends.tolist() == [23]
+
+
+def test_an_event_shorter_than_a_field_name_ends_the_quick_way() -> None:
+    """Found by the test above: the last event was looked at beyond its end."""
+    assert EventCutter().cut(b"data: a\n\nd\n\n").data == [b"a"]
