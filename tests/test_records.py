@@ -109,8 +109,10 @@ def test_latencies_are_differences_of_the_moments_they_name(
         intended_ns=intended, sent_ns=sent, first_token_ns=first, last_token_ns=last, end_ns=end
     )
 
-    def ms(later: int | None, earlier: int | None) -> float | None:
-        return None if later is None or earlier is None else (later - earlier) / 1_000_000
+    def ms(later: int | None, earlier: int | None) -> Any:
+        if later is None or earlier is None:
+            return None
+        return pytest.approx((later - earlier) / 1_000_000, rel=1e-12)
 
     assert made.ttft_ms == ms(first, sent)
     assert made.ttft_from_intended_ms == ms(first, intended)

@@ -154,7 +154,7 @@ class Meaning:
             head, cut = cut.split(LEARN_EVENTS)
             found.append(self._bearing_of(head))
             self._pattern = learn(head.data[-1], _only_text)
-        if self._pattern is not None and len(cut):
+        if self._pattern is not None and len(cut) and not self.done:
             texts = self._pattern.run(cut)
             if texts is None:
                 self._pattern = None

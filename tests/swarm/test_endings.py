@@ -178,12 +178,21 @@ def test_an_interrupted_run_has_one_row_for_every_request_that_was_started(
     assert [worker["records"] for worker in stopped.run.info["workers"]] == [len(rows)]
 
 
+def test_of_two_interrupts_one_finds_requests_in_flight(
+    scenarios: dict[str, Future[Ended]],
+) -> None:
+    """Or the test below would show nothing."""
+    ends = [scenarios[name].result() for name in ("sigint", "sigterm")]
+    assert any(end.run.summary["requests"]["cancelled"] for end in ends)
+
+
 def test_requests_in_flight_at_an_interrupt_are_kept_as_cancelled(stopped: Ended) -> None:
     rows, summary = stopped.run.rows, stopped.run.summary
     ok = [row for row in rows if row["error_kind"] is None]
     cut = [row for row in rows if row["error_kind"] is not None]
-    assert {row["error_kind"] for row in cut} == {"cancelled"}
-    assert 1 <= len(cut) <= USERS
+    # None is left where the signal came just as all users' requests had ended.
+    assert {row["error_kind"] for row in cut} <= {"cancelled"}
+    assert len(cut) <= USERS
     assert summary["requests"]["ok"] == len(ok) >= 2 * USERS
     assert summary["requests"]["cancelled"] == len(cut)
     assert summary["requests"]["failed"] == 0
