@@ -236,7 +236,8 @@ static void take_request(Connection *c) {
         return;
     }
     char *tokens = strstr(end, "\"max_tokens\":");
-    c->tokens = tokens ? atoi(tokens + 13) : 16;
+    if (!tokens) tokens = strstr(end, "\"max_completion_tokens\":"); /* the peers' name for it */
+    c->tokens = tokens ? atoi(strchr(tokens, ':') + 1) : 16;
     if (c->tokens < 1) c->tokens = 1;
     c->id[0] = 0;
     c->id[sizeof c->id - 1] = !strncmp(c->in, "POST /v1/chat/", 14);
