@@ -29,7 +29,6 @@ import target
 
 INPUT_TOKENS = 256
 LIMIT_S = "400"
-FIGURES = ("ttft_p50_ms", "ttft_p99_ms", "itl_p50_ms", "itl_p99_ms")
 
 Figures = dict[str, float]
 
@@ -82,8 +81,8 @@ def vllm_command(run: Run) -> list[str]:
 def vllm_read(folder: Path) -> tuple[Figures, list[str]]:
     """One flat object."""
     result = json.loads((folder / "result.json").read_text())
-    names = ((name, name.split("_")) for name in FIGURES)
-    return {name: result[f"{label}_{metric}_ms"] for name, (metric, label, _) in names}, []
+    pairs = [(metric, label) for metric in ("ttft", "itl") for label in ("p50", "p99")]
+    return {f"{metric}_{label}_ms": result[f"{label}_{metric}_ms"] for metric, label in pairs}, []
 
 
 def guidellm_command(run: Run) -> list[str]:
@@ -102,9 +101,8 @@ def guidellm_command(run: Run) -> list[str]:
 def guidellm_read(folder: Path) -> tuple[Figures, list[str]]:
     """The successful requests of the one benchmark, and the warnings it was given."""
     benchmark = json.loads((folder / "result.json").read_text())["benchmarks"][0]
-    metrics = benchmark["metrics"]
     figures = {
-        f"{short}_{label}_ms": metrics[name]["successful"]["percentiles"][label]
+        f"{short}_{label}_ms": benchmark["metrics"][name]["successful"]["percentiles"][label]
         for short, name in (("ttft", "time_to_first_token_ms"), ("itl", "inter_token_latency_ms"))
         for label in ("p50", "p99")
     }
@@ -235,20 +233,18 @@ def measure(tool: Tool, program: str, streams: int, tokenizer: Path) -> dict[str
             )
         try:
             seen, said = tool.read(folder)
+            truth = read_truth(folder / "truth")
         except (OSError, ValueError, LookupError) as error:
             print(f"{tool.name}: no result ({error!r})\n{done.stdout[-3000:]}", file=sys.stderr)
             return None
-        truth = read_truth(folder / "truth")
     said += warnings(done.stdout, tool.unrelated)
     print(f"{tool.name}, {streams} streams:", *said, sep="\n  ", file=sys.stderr)
     ideal_ns = 2e6 * (target.TTFT_MS + (target.TOKENS - 1) * target.ITL_MS)
+    done_share = truth.tokens / (run.requests * target.TOKENS)
     return {
         "true": truth.figures(),
         "seen": seen,
-        "share": truth.tokens
-        / (run.requests * target.TOKENS)
-        * ideal_ns
-        / (truth.last_ns - truth.first_ns),
+        "share": done_share * ideal_ns / (truth.last_ns - truth.first_ns),
         "said": shortened(said),
     }
 
@@ -266,8 +262,8 @@ def row(name: str, streams: int, runs: list[dict[str, Any]]) -> dict[str, Any]:
         for side, word in (("true", "true"), ("seen", "reported")):
             title = f"{word} {metric.upper()} p50 / p99, ms"
             cells[title] = pair(side, metric) if runs else "no result"
-    share = statistics.median(run["share"] for run in runs) if runs else None
-    cells["of the ideal token rate"] = "no result" if share is None else f"{share:.0%}"
+    share = f"{statistics.median(run['share'] for run in runs):.0%}" if runs else "no result"
+    cells["of the ideal token rate"] = share
     cells["what it said of its figures"] = max((run["said"] for run in runs), key=len, default="")
     return cells
 
@@ -284,7 +280,7 @@ def main() -> None:
     found = {tool: program for tool in TOOLS if (program := shutil.which(tool.program, path=path))}
     for tool in TOOLS:
         if tool not in found:
-            print(f"skipped, not installed: {tool.name}")
+            print(f"skipped, not installed: {tool.name}", flush=True)
     names = {tool: f"{tool.name} {version(tool, program)}" for tool, program in found.items()}
     target.build()
     rows = []
