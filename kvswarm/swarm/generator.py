@@ -182,6 +182,7 @@ class Generator:
                 break
             if len(self._arrivals_group) >= room:
                 self._dropped += 1
+                self._stock.forget(index)
             else:
                 self._arrivals_group.spawn(self._perform, index, due_ns)
         self._source_done = True

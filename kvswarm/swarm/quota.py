@@ -78,7 +78,7 @@ class Leases:
             if self._over:
                 return None
             self._came.clear()
-            self._ask_for_more()
+            self.ask()
             if not self._held and not self._over:
                 self._came.wait()
         first, count = self._ranges.popleft()
@@ -86,14 +86,11 @@ class Leases:
             self._ranges.appendleft((first + 1, count - 1))
         self._held -= 1
         if self._held < self._batch // 2:
-            self._ask_for_more()
+            self.ask()
         return first
 
     def ask(self) -> None:
-        """Ask for the first indices before anybody wants one."""
-        self._ask_for_more()
-
-    def _ask_for_more(self) -> None:
+        """Ask for more indices, before anybody must wait for one."""
         if not self._asked and not self._over:
             self._asked = True
             self._send(self._batch)

@@ -36,15 +36,18 @@ class Stock:
 
     def take(self, index: int) -> tuple[LLMRequest, bytes]:
         """Give request `index` and its bytes."""
+        return self.forget(index) or self._make(index)
+
+    def forget(self, index: int) -> tuple[LLMRequest, bytes] | None:
+        """Keep request `index` no longer, whether it is wanted or not; give it if it was there."""
         ready = self._ready.pop(index, None)
-        if ready is None:
-            return self._make(index)
-        self._bytes -= len(ready[1])
+        if ready is not None:
+            self._bytes -= len(ready[1])
         return ready
 
-    def fill(self, slice_ns: int = SLICE_NS) -> bool:
+    def fill(self) -> bool:
         """Make requests for a moment; True where more are wanted."""
-        end_ns = time.monotonic_ns() + slice_ns
+        end_ns = time.monotonic_ns() + SLICE_NS
         for index in itertools.islice(self._upcoming(), MAX_REQUESTS):
             if index in self._ready:
                 continue
