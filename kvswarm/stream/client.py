@@ -302,7 +302,7 @@ def absorb(exchange: Exchange) -> None:
     if exchange.is_event_stream:
         exchange.meaning.absorb(reads)
     else:
-        exchange.raw_body += reads.body[: max(0, RAW_BODY_LIMIT_BYTES - len(exchange.raw_body))]
+        exchange.raw_body = (exchange.raw_body + b"".join(reads.bodies))[:RAW_BODY_LIMIT_BYTES]
 
 
 RAW_BODY_LIMIT_BYTES: Final = 65536

@@ -19,13 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvswarm.stream.exchange import Reads
-from kvswarm.stream.pattern import Pattern, learn
-from kvswarm.stream.sse import Cut, EventCutter
+from kvswarm.stream.pattern import Pattern, decoded, learn, stretches
+from kvswarm.stream.sse import EventCutter
 
 DONE: Final = b"[DONE]"
-LEARN_EVENTS: Final = 2
-"""Events to decode before the pattern is learned: in chat the first bears no token."""
-NO_EVENTS: Final = np.empty(0, dtype=np.int64)
+LEARN_READS: Final = 3
+"""Reads to decode before the pattern is learned: in chat the first event bears no token."""
+LEAST_LIKE_READS: Final = 16
+LEAST_LIKE_EVENTS: Final = 4
+"""Shorter runs of like reads or events are decoded with their neighbours: calls cost, too."""
 DETAIL_CHARS: Final = 300
 
 
@@ -93,21 +95,20 @@ _decode_one = msgspec.json.Decoder(Chunk).decode
 
 
 class Meaning:
-    """What a stream has said so far. `absorb` adds, `timing` gives the arrays at the end."""
+    """What a stream has said so far. `absorb` adds, `arrivals` gives the times at the end."""
 
     __slots__ = (
-        "_arrivals", "_body_bytes", "_cutter", "_event_tokens", "_pattern", "_tokens_told",
+        "_arrivals", "_cutter", "_event_pattern", "_event_tokens", "_pattern", "_tokens_told",
         "cached_tokens", "completion_tokens", "done", "error_event", "events", "finish_reason",
-        "first_token_ns",
-        "malformed", "pending_tokens", "prompt_tokens", "reasoning_text", "reasoning_tokens",
-        "text", "tool_calls", "unstamped",
+        "first_token_ns", "malformed", "pending_tokens", "prompt_tokens", "reasoning_text",
+        "reasoning_tokens", "text", "tool_calls", "unstamped",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self._cutter = EventCutter()
         self._pattern: Pattern | None = None
-        self._body_bytes = 0
-        self._arrivals: list[NDArray[np.int64]] = []
+        self._event_pattern: Pattern | None = None
+        self._arrivals: list[tuple[NDArray[np.int64], ...]] = []
         self._event_tokens: list[int] = []
         self._tokens_told = True
         self.pending_tokens = 0
@@ -129,81 +130,96 @@ class Meaning:
     def absorb(self, reads: Reads) -> None:
         """Take the next reads, in their order."""
         self.unstamped += reads.unstamped
-        body_before = self._body_bytes
-        self._body_bytes += len(reads.body)
-        ends = self._bearing_ends(self._cutter.cut(reads.body))
-        if not len(ends):
+        count = len(reads.bodies)
+        begin = 0
+        if self._event_pattern is None:
+            begin = min(count, LEARN_READS)
+            self._absorb_events(reads, 0, begin)
+        raw: list[bytes | None] = [None] * (count - begin)
+        if self._event_pattern is not None:
+            raw = self._event_pattern.raw_texts(reads.bodies[begin:])
+        for first, end, like in stretches(raw, LEAST_LIKE_READS, begin):
+            texts = decoded(raw[first - begin : end - begin]) if like else None
+            if texts is None or self.done or not self._cutter.between_events:
+                self._absorb_events(reads, first, end)
+            elif bearing := self._take_texts(texts):
+                place = np.array(bearing) + first
+                stamps_ns = reads.stamps_ns[place]
+                self._arrive(stamps_ns, np.zeros_like(stamps_ns), reads.reads_ns[place])
+
+    def _absorb_events(self, reads: Reads, first: int, end: int) -> None:
+        """Take the reads from `first` to `end`, whatever they hold."""
+        bodies = reads.bodies[first:end]
+        data, ends = self._cutter.cut(b"".join(bodies))
+        bearing = self._understand(data)
+        if not bearing:
             return
-        ends = ends - body_before
-        place = np.searchsorted(reads.body_ends, ends, side="left")
+        ends = ends[bearing]
+        body_ends = np.cumsum(np.fromiter(map(len, bodies), dtype=np.int64, count=len(bodies)))
+        shared = np.searchsorted(body_ends, ends, side="left")
+        place = shared + first
         stamps_ns = reads.stamps_ns[place]
         late_ns = np.where(
-            ends < reads.body_ends[place], np.maximum(stamps_ns - reads.floors_ns[place], 0), 0
+            ends < body_ends[shared], np.maximum(stamps_ns - reads.floors_ns[place], 0), 0
         )
-        lag_ns = np.maximum(reads.reads_ns[place] - stamps_ns, 0)
-        self._arrivals.append(np.stack((stamps_ns, late_ns, lag_ns)))
+        self._arrive(stamps_ns, late_ns, reads.reads_ns[place])
+
+    def _arrive(self, *times_ns: NDArray[np.int64]) -> None:
+        """Keep stamps, late bounds and moments of the reads of token-bearing events."""
+        self._arrivals.append(times_ns)
         if self.first_token_ns is None:
-            self.first_token_ns = int(stamps_ns[0])
+            self.first_token_ns = int(times_ns[0][0])
 
-    def _bearing_ends(self, cut: Cut) -> NDArray[np.int64]:
-        """Note what the events say; give where in the body the token-bearing ones ended."""
-        if not cut.text or self.done:
-            return self._bearing_of(cut)
-        found = []
-        if self._pattern is None:
-            head, cut = cut.split(LEARN_EVENTS)
-            found.append(self._bearing_of(head))
-            self._pattern = learn(head.data[-1], _only_text)
-        if self._pattern is not None and len(cut) and not self.done:
-            texts = self._pattern.run(cut)
+    def _understand(self, data: list[bytes]) -> list[int]:
+        """Note what events say; give the places of the token-bearing ones."""
+        if self.done or not data:
+            return []
+        if DONE in data:
+            data = data[: data.index(DONE)]
+            self.done = True
+        raw: list[bytes | None] = [None] * len(data)
+        if self._pattern is not None:
+            raw = self._pattern.raw_texts(data)
+        bearing: list[int] = []
+        for first, end, like in stretches(raw, LEAST_LIKE_EVENTS):
+            texts = decoded(raw[first:end]) if like else None
             if texts is None:
-                self._pattern = None
+                found = self._take_chunks(self._chunks(data[first:end]))
             else:
-                run, cut = cut.split(len(texts))
-                found.append(self._take_texts(texts, run.ends))
-        found.append(self._bearing_of(cut))
-        return np.concatenate(found)
+                found = self._take_texts(texts)
+            bearing += [first + place for place in found]
+        if data and raw[-1] is None:
+            self._learn(data[-1])
+        return bearing
 
-    def _bearing_of(self, cut: Cut) -> NDArray[np.int64]:
-        bearing = self._take_chunks(self._chunks(cut)) if len(cut) else []
-        return cut.ends[bearing] if bearing else NO_EVENTS
+    def _learn(self, data: bytes) -> None:
+        """Know chunks like this one from now on, if it has a text and nothing else."""
+        pattern = learn(data, _only_text)
+        if pattern is not None:
+            self._pattern, self._event_pattern = pattern, pattern.as_event()
 
-    def _take_texts(self, texts: list[str], ends: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Note the texts of chunks that hold nothing else; give the ends of those with some."""
-        if "" in texts:
-            ends = ends[np.fromiter(map(bool, texts), dtype=bool, count=len(texts))]
-            texts = [text for text in texts if text]
-        if texts:
-            self._event_tokens += [self.pending_tokens] + [0] * (len(texts) - 1)
-            self._tokens_told &= self.pending_tokens > 0 and len(texts) == 1
+    def _take_texts(self, texts: list[str]) -> list[int]:
+        """Note the texts of chunks that hold nothing else; give the places of those with some."""
+        bearing = [place for place, text in enumerate(texts) if text]
+        if bearing and self._tokens_told:
+            self._event_tokens.append(self.pending_tokens)
+            self._tokens_told = self.pending_tokens > 0 and len(bearing) == 1
+        if bearing:
             self.pending_tokens = 0
         self.text += texts
-        self.events += len(texts)
-        return ends
+        self.events += len(bearing)
+        return bearing
 
-    def _chunks(self, cut: Cut) -> list[Chunk | None]:
-        """Decode the data up to `[DONE]`; None stands for what is no chunk."""
-        if self.done:
-            return []
-        joined = cut.joined()
-        if joined is not None:
-            count = len(cut)
-            if joined.endswith(DONE):
-                self.done = True
-                count -= 1
-                joined = joined[: -len(DONE) - 1]
-            try:
-                chunks: list[Chunk | None] = [*_decode_many(b"[" + joined + b"]")]
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                pass  # find out below which one it is
-            else:
-                # An event may hold `{},{}`: malformed by itself, well-formed when joined.
-                if len(chunks) == count:
-                    return chunks
-        data = cut.data
-        if DONE in data:
-            self.done = True
-            data = data[: data.index(DONE)]
+    def _chunks(self, data: list[bytes]) -> list[Chunk | None]:
+        """Decode the data of events; None stands for what is no chunk."""
+        try:
+            chunks: list[Chunk | None] = [*_decode_many(b"[" + b",".join(data) + b"]")]
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass  # find out below which one it is
+        else:
+            # An event may hold `{},{}`: malformed by itself, well-formed when joined.
+            if len(chunks) == len(data):
+                return chunks
         return [self._one(piece) for piece in data]
 
     def _one(self, piece: bytes) -> Chunk | None:
@@ -289,9 +305,11 @@ class Meaning:
 
     def arrivals(self) -> NDArray[np.int64]:
         """Stamps, late bounds and read lags of the token-bearing events, ns; shape (3, events)."""
-        if not self._arrivals:
-            return np.empty((3, 0), dtype=np.int64)
-        return np.concatenate(self._arrivals, axis=1)
+        times_ns = np.zeros((3, self.events), dtype=np.int64)
+        for row, parts in zip(times_ns, zip(*self._arrivals, strict=True), strict=False):
+            np.concatenate(parts, out=row)
+        times_ns[2] = np.maximum(times_ns[2] - times_ns[0], 0)
+        return times_ns
 
 
 def _only_text(data: bytes) -> str | None:

@@ -1,17 +1,19 @@
 """One request and what came back: bytes as they were read, with their stamps.
 
 The reactor appends to `pieces`, `stamps` and `reads` (same length) and does nothing else on the
-way; `feed` un-frames HTTP when an end is possible; `take` hands over what was fed, for decoding.
+way but to note the `odd` pieces: those that are not by their looks one whole HTTP chunk with one
+event. `feed` un-frames HTTP when an end is possible: the odd pieces through llhttp, while runs of
+the others leave its state as it was and are skipped. `take` hands over what was fed, for decoding.
 
 In:  reads of the reactor.
-Out: `Reads`: parts of the body, and for each read its kernel stamp, its own time, and how much of
-     the body had arrived with it.
+Out: `Reads`: what each read brought of the body, its kernel stamp and its own time.
 Not: events and JSON (`sse.py`, `deltas.py`), sockets (`reactor.py`, `connection.py`).
 """
 
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -30,6 +32,31 @@ NO_STAMP: Final = bytes(16)
 """Stands where the kernel gave no stamp: `timespec` of 1970."""
 TIMESPEC: Final = struct.Struct("<qq")
 FIRST_FINAL_STATUS: Final = 200
+LINE_END: Final = b"\r\n"
+
+
+class ChunkHeads(dict[int, bytes]):
+    """Size of one whole HTTP chunk -> the line it begins with; NEVER for impossible sizes."""
+
+    NEVER: Final = b"\0"
+
+    def __init__(self, digits: str) -> None:
+        super().__init__()
+        self._digits = digits
+
+    def __missing__(self, size: int) -> bytes:
+        head = self.NEVER
+        for digits in range(1, 9):
+            line = format(max(0, size - digits - 2 * len(LINE_END)), self._digits)
+            if len(line) == digits and line != "0":
+                head = line.encode() + LINE_END
+        self[size] = head
+        return head
+
+
+LOWER: Final = ChunkHeads("x")
+UPPER: Final = ChunkHeads("X")
+"""Most servers write sizes in lower case; hyper, and so TGI, in upper case."""
 
 
 class Framing(IntEnum):
@@ -47,7 +74,10 @@ class Framing(IntEnum):
 class ResponseParser:
     """llhttp's callbacks for one response: status, headers, parts of the body, the end."""
 
-    __slots__ = ("complete", "header_end", "headers", "keep_alive", "on_body", "parser", "parts")
+    __slots__ = (
+        "between_chunks", "complete", "header_end", "headers", "keep_alive", "on_body", "parser",
+        "parts",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []
@@ -56,6 +86,7 @@ class ResponseParser:
         self.complete = False
         self.keep_alive = False
         self.header_end = False
+        self.between_chunks = False
         self.parser: Any = httptools.HttpResponseParser(self)
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -64,7 +95,15 @@ class ResponseParser:
 
     def on_headers_complete(self) -> None:
         """Note that status and headers are whole."""
-        self.header_end = True
+        self.header_end = self.between_chunks = True
+
+    def on_chunk_header(self) -> None:
+        """Note that a chunk has begun."""
+        self.between_chunks = False
+
+    def on_chunk_complete(self) -> None:
+        """Note that it has ended."""
+        self.between_chunks = True
 
     def on_message_complete(self) -> None:
         """Note the end; an interim response (1xx) is none."""
@@ -79,11 +118,10 @@ class ResponseParser:
 
 @dataclass(frozen=True, slots=True)
 class Reads:
-    """What a number of reads brought. All arrays have one element per read."""
+    """What a number of reads brought. The list and all arrays have one element per read."""
 
-    body: bytes
-    body_ends: NDArray[np.int64]
-    """Length of `body` that had arrived with each read."""
+    bodies: list[bytes]
+    """What each read brought of the body."""
     stamps_ns: NDArray[np.int64]
     """Kernel receive stamp, or the read's own time where there was none."""
     reads_ns: NDArray[np.int64]
@@ -96,11 +134,11 @@ class Exchange:
     """A request in flight, or ended. Owned by the client; the reactor writes only the reads."""
 
     __slots__ = (
-        "clock_offset_ns", "clock_step_us", "connect_us", "connection", "counts", "ended_ns",
-        "error_detail", "error_kind", "first_byte_ns", "floors", "framing", "http", "last_read_ns",
-        "last_stamp_taken_ns", "meaning", "pieces", "queued", "raw_body", "reads", "recvmsg",
-        "resent", "reused", "seen_mono_ns", "seen_reads", "send_spread_us", "sent_mono_ns",
-        "sent_ns", "stamps", "tls", "waiter",
+        "_at_chunk", "_fed", "_parts", "clock_offset_ns", "clock_step_us", "connect_us",
+        "connection", "ended_ns", "error_detail", "error_kind", "first_byte_ns", "floors",
+        "framing", "heads", "http", "last_read_ns", "last_stamp_taken_ns", "meaning", "odd",
+        "pieces", "queued", "raw_body", "reads", "recvmsg", "resent", "reused", "seen_mono_ns",
+        "seen_reads", "send_spread_us", "sent_mono_ns", "sent_ns", "stamps", "tls", "waiter",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, meaning: Meaning) -> None:
@@ -112,11 +150,18 @@ class Exchange:
         self.framing: int = Framing.HEAD
         self.pieces: list[bytes] = []
         self.stamps: list[bytes] = []
-        self.reads: list[int] = []
+        self.reads: array[int] = array("q")
         self.floors: dict[int, int] = {}
         """Read (by its place in `reads`) -> moment at which the socket was still empty."""
-        self.counts: list[int] = []
-        """Parts of the body after each piece that `feed` has seen."""
+        self.heads = LOWER
+        self.odd: list[int] = []
+        """Places in `pieces` of those that are not one whole HTTP chunk by their looks."""
+        self._fed = 0
+        """Pieces that were un-framed or skipped."""
+        self._parts: dict[int, bytes] = {}
+        """Place of a piece that went through llhttp -> what it brought of the body."""
+        self._at_chunk = False
+        """Nothing of the next chunk has been fed: a whole one changes nothing for llhttp."""
         self.last_read_ns = 0
         self.last_stamp_taken_ns = 0
         self.first_byte_ns: int | None = None
@@ -184,32 +229,65 @@ class Exchange:
 
         Raises httptools.HttpParserError for what is no HTTP/1.1 response.
         """
-        feed = self.http.parser.feed_data
-        parts, counts = self.http.parts, self.counts
+        count = len(self.pieces)
         try:
-            for piece in self.pieces[len(counts) :]:
-                feed(piece)
-                counts.append(len(parts))
+            for place in self.odd:
+                self._feed_until(place)
+                self._feed_one(place)
+            self._feed_until(count)
         except BaseException:
             # Bytes that broke the framing still were read: their reads keep their stamps.
-            counts.extend([len(parts)] * (len(self.pieces) - len(counts)))
+            self._parts[self._fed] = b"".join(self.http.parts)
+            self._parts.update(dict.fromkeys(range(self._fed + 1, count), b""))
+            self.http.parts.clear()
             raise
+        finally:
+            self._fed = count
+            self.odd.clear()
+
+    def _feed_until(self, end: int) -> None:
+        """Skip pieces that are one whole chunk each; feed them where a chunk is still open."""
+        while self._fed < end and not self._at_chunk:
+            self._feed_one(self._fed)
+        self._fed = end
+
+    def _feed_one(self, place: int) -> None:
+        http, piece = self.http, self.pieces[place]
+        http.parser.feed_data(piece)
+        self._parts[place] = b"".join(http.parts)
+        http.parts.clear()
+        # A size may be cut in its middle, which no callback tells: hence the end of a line.
+        self._at_chunk = http.between_chunks and piece.endswith(LINE_END)
+        self._fed = place + 1
+
+    def _bodies(self) -> list[bytes]:
+        """What each piece that was fed or skipped brought of the body."""
+        bodies: list[bytes] = []
+        heads = self.heads
+        for place, part in (*self._parts.items(), (self._fed, b"")):
+            skipped = self.pieces[len(bodies) : place]
+            sizes = {len(heads[size]) for size in set(map(len, skipped))}
+            if len(sizes) == 1:
+                begin, end = sizes.pop(), -len(LINE_END)
+                bodies += [piece[begin:end] for piece in skipped]
+            else:
+                bodies += [piece[len(heads[len(piece)]) : -len(LINE_END)] for piece in skipped]
+            bodies.append(part)
+        del bodies[self._fed :]
+        return bodies
 
     def take(self) -> Reads | None:
         """Hand over what was read and fed since the last call; None where that is nothing."""
-        taken = len(self.counts)
+        taken = self._fed
         if not taken:
             return None
-        reads_ns = np.array(self.reads[:taken], dtype=np.int64)
+        reads_ns = np.array(self.reads[:taken])
         timespecs = np.frombuffer(b"".join(self.stamps[:taken]), dtype="<i8").reshape(-1, 2)
         stamps_ns = timespecs[:, 0] * 1_000_000_000 + timespecs[:, 1]
         missing = stamps_ns == 0
         unstamped = int(missing.sum())
         if unstamped:
             stamps_ns = np.where(missing, reads_ns, stamps_ns)
-        parts = self.http.parts
-        ends = np.zeros(len(parts) + 1, dtype=np.int64)
-        np.cumsum(np.fromiter(map(len, parts), dtype=np.int64, count=len(parts)), out=ends[1:])
         # Without a better bound, bytes came after the read before theirs.
         floors_ns = np.empty(taken, dtype=np.int64)
         floors_ns[0] = self.last_read_ns or self.sent_ns or stamps_ns[0]
@@ -217,16 +295,14 @@ class Exchange:
         for place, floor_ns in self.floors.items():
             if place < taken:
                 floors_ns[place] = max(floor_ns, int(floors_ns[place]))
-        result = Reads(
-            b"".join(parts), ends[self.counts], stamps_ns, reads_ns, floors_ns, unstamped
-        )
+        result = Reads(self._bodies(), stamps_ns, reads_ns, floors_ns, unstamped)
         self.last_read_ns = int(reads_ns[-1])
         self.last_stamp_taken_ns = int(stamps_ns[-1])
         self.floors = {
             place - taken: floor for place, floor in self.floors.items() if place >= taken
         }
-        for log in (self.pieces, self.stamps, self.reads):
-            del log[:taken]
-        parts.clear()
-        self.counts.clear()
+        self.odd = [place - taken for place in self.odd]
+        del self.pieces[:taken], self.stamps[:taken], self.reads[:taken]
+        self._parts.clear()
+        self._fed = 0
         return result

@@ -34,7 +34,7 @@ import gevent.monkey
 import httptools
 
 from kvswarm.stream.connection import ANCILLARY_BYTES, READ_BYTES, Connection
-from kvswarm.stream.exchange import NO_STAMP, Exchange, Framing
+from kvswarm.stream.exchange import NO_STAMP, UPPER, Exchange, Framing
 from kvswarm.stream.sse import EVENT_END
 
 TICK_S: Final = 0.1
@@ -246,11 +246,11 @@ class Reactor:
             exchange.stamps.append(ancillary[0][2] if ancillary else NO_STAMP)
             exchange.reads.append(read_ns)
             size = len(piece)
-            # Nearly every piece holds one event and ends with it, and with its HTTP chunk.
+            # Nearly every piece is one whole HTTP chunk with one event.
             if (
-                piece.find(EVENT_END) != size - TERMINAL_BYTES
-                or exchange.framing
-                or size < TERMINAL_BYTES
+                exchange.framing
+                or piece.find(EVENT_END) != size - TERMINAL_BYTES
+                or not piece.startswith(exchange.heads[size])
             ):
                 self._look(exchange, piece, floor_ns)
         self._drained_ns = time_ns()
@@ -265,8 +265,12 @@ class Reactor:
 
     def _look(self, exchange: Exchange, piece: bytes, floor_ns: int) -> None:
         """Keep the floor of a piece of several events; see whether the response has ended."""
+        place = len(exchange.pieces) - 1
+        exchange.odd.append(place)
         if piece.find(EVENT_END, 0, -TERMINAL_BYTES) >= 0:
-            exchange.floors[len(exchange.pieces) - 1] = floor_ns
+            exchange.floors[place] = floor_ns
+        elif piece.startswith(UPPER[len(piece)]):
+            exchange.heads = UPPER
         if piece.endswith(LAST_CHUNK) or exchange.framing or len(piece) < TERMINAL_BYTES:
             self._unframe(exchange)
 

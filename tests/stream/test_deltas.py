@@ -19,8 +19,7 @@ def reads_of(pieces: list[bytes], *, floors: list[int] | None = None) -> Reads:
     count = len(pieces)
     stamps = np.arange(1, count + 1, dtype=np.int64) * 1_000_000
     return Reads(
-        body=b"".join(pieces),
-        body_ends=np.cumsum([len(piece) for piece in pieces]),
+        bodies=pieces,
         stamps_ns=stamps,
         reads_ns=stamps + 100_000,
         floors_ns=np.array(floors, dtype=np.int64) if floors else stamps - 500_000,
