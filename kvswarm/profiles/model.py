@@ -105,7 +105,7 @@ class VerdictLimits:
 
     degraded_error_share: float = 0.025
     degraded_error_ms: float = 1.0
-    invalid_error_share: float = 0.10
+    invalid_error_share: float = 0.20
     invalid_error_ms: float = 2.0
     degraded_send_lag_p99_ms: float = 10.0
     invalid_send_lag_p99_ms: float = 1000.0

@@ -28,7 +28,7 @@ class SimulatorConfig:
     num_kv_blocks: int = 8192
     block_size: int = 16
     prefix_caching: bool = True
-    step_ms: float = 8.0
+    step_ms: float = 20.0
     """Time of an empty step of the engine."""
     decode_us: float = 150.0
     """What each running sequence adds to a step."""
