@@ -143,6 +143,8 @@ class StreamClient:
         connection = self._connector.open(self._deadlines.connect_s)
         connect_us = (time.monotonic_ns() - start_ns) // 1000
         self._reactor.add(connection)
+        # Hundreds of connections may be ready in one turn of the hub, and tokens come meanwhile.
+        self._reactor.drain_if_due()
         return connection, connect_us
 
     def _send(self, exchange: Exchange, request: bytes) -> None:
