@@ -65,6 +65,13 @@ class Load:
     drain_s: float = 60.0
     """How long in-flight requests may go on after the load stopped; then they are cancelled."""
 
+    @property
+    def peak_users(self) -> int:
+        """Most users that a closed loop has at a time; 0 for an open loop."""
+        if self.open_loop:
+            return 0
+        return max([self.concurrency or 0, *(stage.concurrency or 0 for stage in self.stages)])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptSpec:

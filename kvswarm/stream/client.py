@@ -58,11 +58,13 @@ class StreamClient:
     ) -> None:
         self.in_flight = 0
         self._stopped = False
+        self._closed = False
         self.token_events = 0
         self._deadlines = deadlines
         self._on_record = on_record
         self._connector = Connector(target)
         self._idle: list[Connection] = []
+        self._on_sent: Callable[[Ask, int], None] | None = None
         self._on_first_token: Callable[[Ask, int], None] | None = None
         self._reactor = Reactor(self._on_end)
         self._reactor.on_tick = self._tick
@@ -73,6 +75,10 @@ class StreamClient:
         self._room = gevent.event.Event()
         self._room.set()
         self._decoder: Any = gevent.spawn(self._decode_forever)
+
+    def listen_sent(self, listener: Callable[[Ask, int], None]) -> None:
+        """Call `listener(ask, sent_ns)` when a request was handed to the kernel."""
+        self._on_sent = listener
 
     def listen_first_token(self, listener: Callable[[Ask, int], None]) -> None:
         """Call `listener(ask, first_token_ns)` at first tokens; costs early decoding."""
@@ -110,6 +116,8 @@ class StreamClient:
             self._asks[exchange] = ask
             try:
                 self._send(exchange, request)
+                if self._on_sent is not None and exchange.sent_ns is not None and not resent:
+                    self._on_sent(ask, exchange.sent_ns)
                 if exchange.ended_ns is None:
                     exchange.waiter = gevent.hub.Waiter()
                     exchange.waiter.get()
@@ -223,7 +231,7 @@ class StreamClient:
             self._work.set()
 
     def _decode_forever(self) -> None:
-        while True:
+        while not self._closed:
             self._work.wait()
             slice_end_ns = time.monotonic_ns() + SLICE_NS
             while self._queue and time.monotonic_ns() < slice_end_ns:
@@ -271,15 +279,26 @@ class StreamClient:
             self._reactor.fail(exchange, "cancelled", "in flight when the run was stopped")
 
     @property
+    def streaming_events(self) -> int:
+        """Events that streams in flight have brought, about: reads of one each, nearly always."""
+        return sum(e.meaning.events + len(e.reads) for e in self._asks)
+
+    @property
     def undecoded(self) -> int:
         """Exchanges that have ended, or went on, and wait for the decoder."""
         return len(self._queue)
 
-    def close(self) -> None:
-        """Decode what is left, then close every connection."""
+    def decode_rest(self) -> None:
+        """Decode all that waits for it, in this greenlet: the decoder may be the one that asks."""
         while self._queue:
             self._decode(*self._queue.popleft())
-        self._decoder.kill()
+
+    def close(self) -> None:
+        """Decode what is left, then close every connection."""
+        self.decode_rest()
+        self._closed = True
+        if gevent.getcurrent() is not self._decoder:  # a listener that it calls may end the run
+            self._decoder.kill()
         self._idle.clear()
         self._reactor.close()
 

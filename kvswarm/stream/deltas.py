@@ -246,7 +246,7 @@ class Meaning:
                 self._take_error(chunk)
             bears = False
             for choice in chunk.choices:
-                if choice.finish_reason is not None and self.finish_reason is None:
+                if choice.finish_reason and self.finish_reason is None:
                     self.finish_reason = choice.finish_reason
                 if choice.token_ids is not None:
                     chunk_tokens = len(choice.token_ids)
@@ -321,7 +321,7 @@ def _only_text(data: bytes) -> str | None:
     if len(chunk.choices) != 1 or chunk != Chunk(choices=chunk.choices, object=chunk.object):
         return None
     choice = chunk.choices[0]
-    if chunk.object == "error" or choice.finish_reason is not None or choice.token_ids is not None:
+    if chunk.object == "error" or choice.finish_reason or choice.token_ids is not None:
         return None
     if choice.delta is None:
         return choice.text

@@ -23,6 +23,7 @@ import locust
 import msgspec
 
 import kvswarm
+from kvswarm.errors import KvswarmError
 from kvswarm.profiles.model import Profile
 from kvswarm.rundir import JournalWriter, RunDir, RunInfo, TargetInfo, WorkerInfo
 from kvswarm.swarm.plan import Counts, Plan
@@ -35,6 +36,8 @@ HOUSEKEEPING_S: Final = 0.5
 MIN_FREE_BYTES: Final = 64 * 1024 * 1024
 LAST_WORDS_S: Final = 30.0
 """How long the master waits at the end for workers to say that all is sent."""
+LOST_GRACE_S: Final = 6.0
+"""How long a worker may be missing, beyond Locust's 4 s, before it counts as lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +61,15 @@ class WorkerState:
 
     shard: int
     counts: Counts = field(default_factory=Counts)
+    ready: bool = False
     info: WorkerInfo | None = None
+    missing_since_s: float | None = None
     lost: bool = False
+
+    @property
+    def over(self) -> bool:
+        """Nothing more is expected of it."""
+        return self.info is not None or self.lost
 
 
 class Coordinator:
@@ -72,12 +82,20 @@ class Coordinator:
         on_over: Callable[[], None],
     ) -> None:
         self._start = start
-        self._send = send
+        self._send_plain = send
         self._on_over = on_over
-        self._run_id = secrets.token_hex(6)
+        self.run_id = secrets.token_hex(6)
+        self.failure: KvswarmError | None = None
+        """Why the load could not be made."""
         self._workers = {client: WorkerState(shard) for shard, client in enumerate(start.workers)}
         load = start.profile.load
-        self._grants = Grants(None if load.open_loop else load.requests)
+        self._grants = Grants(
+            None if load.open_loop else load.requests,
+            gently=start.profile.warmup.requests or 0,
+            workers=len(self._workers),
+        )
+        self._late: set[str] = set()
+        self._load_started_s = self._load_stopped_s = 0.0
         self._records = 0
         self._all_sent = gevent.event.Event()
         self._ended = "completed"
@@ -92,7 +110,7 @@ class Coordinator:
     def _new_info(self) -> RunInfo:
         start = self._start
         return RunInfo(
-            run_id=self._run_id,
+            run_id=self.run_id,
             profile=start.profile.to_dict(),
             seed=start.profile.seed,
             target=start.target,
@@ -113,14 +131,17 @@ class Coordinator:
         """The directory of this run."""
         return self._start.run
 
+    def _send(self, kind: str, data: dict[str, Any], client: str | None = None) -> None:
+        """Send a message that only workers of this run take."""
+        self._send_plain(kind, {**data, "run": self.run_id}, client)
+
     def begin(self) -> None:
-        """Hand out the plans; the load starts."""
+        """Hand out the plans; the load starts when every worker has said that it is ready."""
         start = self._start
-        self.info.load_started_ns = time.time_ns()
-        self._start.run.write_info(self.info)
+        self._keeper = gevent.spawn(self._keep_house)
         for client, worker in self._workers.items():
             plan = Plan(
-                run_id=self._run_id,
+                run_id=self.run_id,
                 profile=start.profile,
                 base_url=start.target.base_url,
                 model=start.target.model,
@@ -131,16 +152,45 @@ class Coordinator:
                 shards=len(self._workers),
             )
             self._send("kv_plan", plan.to_message(), client)
-        self._keeper = gevent.spawn(self._keep_house)
+
+    def _start_load(self) -> None:
+        """Start all workers at once, so that their arrivals are those of one schedule."""
+        waited_for = [w for w in self._workers.values() if not w.ready and not w.over]
+        if waited_for or self._finishing or self.info.load_started_ns is not None:
+            return
+        self.info.load_started_ns = time.time_ns()
+        self._load_started_s = time.monotonic()
+        for client in self._workers:
+            self._send("kv_start", {}, client)
+        self._start.run.write_info(self.info)
 
     # -- messages of workers -----------------------------------------------------------------
+
+    def on_ready(self, client: str, _data: dict[str, Any]) -> None:
+        """Note that a worker has made its first requests; the last one starts the load."""
+        if client in self._workers:
+            self._workers[client].ready = True
+            self._start_load()
+
+    def on_failed(self, client: str, data: dict[str, Any]) -> None:
+        """End the run: a worker cannot make its part of the load."""
+        if client not in self._workers or self._workers[client].over or self._finishing:
+            return
+        worker = self._workers[client]
+        worker.lost = True
+        self._ended = "failed"
+        self.failure = KvswarmError(f"worker {worker.shard} could not start: {data['message']}")
+        self.failure.exit_code = int(data["exit_code"])
+        self.info.notes.append(str(self.failure))
+        self._look_for_end()
+        self._end_now()
 
     def on_want(self, client: str, data: dict[str, Any]) -> None:
         """Grant request indices."""
         first, count = self._grants.grant(0 if self._finishing else int(data["wanted"]))
         self._send("kv_lease", {"first": first, "count": count}, client)
         if self._grants.used_up:  # a process without a user never asks
-            self._send("kv_lease", {"first": first, "count": 0}, None)
+            self._send("kv_lease", {"first": first, "count": 0})
 
     def on_records(self, _client: str, data: dict[str, Any]) -> None:
         """Write a batch of records into the journal."""
@@ -170,42 +220,75 @@ class Coordinator:
 
     def on_present(self, clients: Collection[str]) -> None:
         """Compare with the workers that are there: what one that is gone had not sent is lost."""
+        now_s = time.monotonic()
         for client, worker in self._workers.items():
-            if client not in clients and worker.info is None and not worker.lost:
-                worker.lost = True
-                self.info.notes.append(f"worker {worker.shard} was lost")
-                self._look_for_end()
+            if client in clients:
+                worker.missing_since_s = None
+                if worker.lost and self.failure is None:
+                    worker.lost = False
+                    self.info.notes.append(f"worker {worker.shard} came back")
+            elif not worker.over:
+                worker.missing_since_s = worker.missing_since_s or now_s
+                if now_s - worker.missing_since_s >= LOST_GRACE_S:
+                    worker.lost = True
+                    self.info.notes.append(f"worker {worker.shard} was lost")
+                    self._start_load()
+                    self._look_for_end()
+        for client in set(clients) - set(self._workers) - self._late:
+            self._late.add(client)
+            self.info.notes.append(
+                f"worker {client} joined after the start and has no part in this run; "
+                "the users that Locust gives it make no requests"
+            )
 
     def _look_for_end(self) -> None:
-        if all(worker.info is not None or worker.lost for worker in self._workers.values()):
+        if all(worker.over for worker in self._workers.values()):
             self._all_sent.set()
-            if not self._finishing:
-                self._finishing = True
-                gevent.spawn(self._on_over)
+            self._end_now()
+
+    def _end_now(self) -> None:
+        if not self._finishing:
+            self._finishing = True
+            gevent.spawn(self._on_over)
 
     # -- while it runs -----------------------------------------------------------------------
 
     def _keep_house(self) -> None:
-        started_s = time.monotonic()
-        duration_s = self._start.profile.load.duration_s
         while True:
-            pause_s = HOUSEKEEPING_S
-            if duration_s is not None and self.info.load_stopped_ns is None:
-                left_s = started_s + duration_s - time.monotonic()
-                pause_s = max(0.0, min(pause_s, left_s))
-            gevent.sleep(pause_s)
-            if duration_s is not None and time.monotonic() - started_s >= duration_s:
-                self._stop_load()
-            self._check_disk()
-            self.progress.show([worker.counts for worker in self._workers.values()])
+            gevent.sleep(self._until_stop_s(at_most_s=HOUSEKEEPING_S))
+            try:
+                self._look_at_the_clock()
+                self._check_disk()
+                self.progress.show([worker.counts for worker in self._workers.values()])
+            except Exception:
+                logger.exception("a step of housekeeping failed; the next one tries again")
+
+    def _until_stop_s(self, at_most_s: float) -> float:
+        """Time until the load is to stop, where that is known and sooner than `at_most_s`."""
+        duration_s = self._start.profile.load.duration_s
+        if duration_s is None or not self._load_started_s or self._load_stopped_s:
+            return at_most_s
+        return max(0.0, min(at_most_s, self._load_started_s + duration_s - time.monotonic()))
+
+    def _look_at_the_clock(self) -> None:
+        if self._until_stop_s(at_most_s=HOUSEKEEPING_S) <= 0:
+            self._stop_load()
+        patience_s = self._start.profile.load.drain_s + LAST_WORDS_S
+        if self._load_stopped_s and time.monotonic() - self._load_stopped_s > patience_s:
+            self._end_now()  # `finish` says who has not said that all was sent
 
     def _stop_load(self) -> None:
-        if self.info.load_stopped_ns is None:
-            self.info.load_stopped_ns = time.time_ns()
-            self._send("kv_finish", {"drain_s": self._start.profile.load.drain_s}, None)
+        self._load_stopped_s = time.monotonic()
+        self.info.load_stopped_ns = time.time_ns()
+        self._send("kv_finish", {"drain_s": self._start.profile.load.drain_s})
+        self._start.run.write_info(self.info)
 
     def _check_disk(self) -> None:
-        free_bytes = shutil.disk_usage(self._start.run.path).free
+        try:
+            free_bytes = shutil.disk_usage(self._start.run.path).free
+        except OSError as error:
+            self._disk_failed(f"{self._start.run.path}: {error.strerror}")
+            return
         if free_bytes < MIN_FREE_BYTES:
             self._disk_failed(f"{self._start.run.path}: only {free_bytes >> 20} MiB left")
 
@@ -213,16 +296,17 @@ class Coordinator:
         if self._ended == "disk_full":
             return
         self._ended = "disk_full"
-        self.info.notes.append(f"stopped, because the disk is full: {detail}")
-        logger.error("stopping, because the disk is full: %s", detail)
-        gevent.spawn(self._on_over)
+        self.info.notes.append(f"stopped, because the disk is full or gone: {detail}")
+        logger.error("stopping, because the disk is full or gone: %s", detail)
+        self._end_now()
 
     # -- the end -----------------------------------------------------------------------------
 
     def stopped(self, how: str) -> None:
-        """Say why the run ends early, unless something did before."""
+        """Note that the runner stops, and why, unless something ended the run before."""
         if self._ended == "completed" and not self._all_sent.is_set():
             self._ended = how
+        self._finishing = True  # to stop it once more would end the process under the first
 
     def finish(self) -> None:
         """Wait for every worker's last word, then close the files. Twice is once."""
@@ -232,8 +316,10 @@ class Coordinator:
         if self.info.load_stopped_ns is None:
             self.info.load_stopped_ns = time.time_ns()
         if not self._all_sent.is_set():
-            self._send("kv_finish", {"drain_s": 0.0}, None)
+            self._send("kv_finish", {"drain_s": 0.0})
             self._all_sent.wait(LAST_WORDS_S)
+        if self._closed:
+            return  # somebody else waited, too
         self._closed = True
         if self._keeper is not None:
             self._keeper.kill()

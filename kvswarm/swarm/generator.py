@@ -21,9 +21,11 @@ import gevent
 import gevent.event
 import gevent.pool
 import msgspec
-import numpy as np
 from locust.env import Environment
+from locust.exception import StopTest
 
+from kvswarm.errors import KvswarmError
+from kvswarm.profiles.model import Profile
 from kvswarm.profiles.phases import phase_of
 from kvswarm.records import Record, encode_batch
 from kvswarm.rundir import WorkerInfo
@@ -31,10 +33,10 @@ from kvswarm.stream.client import Deadlines, StreamClient
 from kvswarm.stream.exchange import Exchange
 from kvswarm.stream.outcome import Ask
 from kvswarm.swarm import events
-from kvswarm.swarm.plan import Counts, Plan
+from kvswarm.swarm.plan import Plan
 from kvswarm.swarm.quota import Leases
 from kvswarm.swarm.secrets import Mask, target_of
-from kvswarm.swarm.sketch import Sketch
+from kvswarm.swarm.standing import Standing
 from kvswarm.swarm.statistics import Rows
 from kvswarm.swarm.stock import Stock
 from kvswarm.workload.arrivals import arrivals, users_at
@@ -47,6 +49,9 @@ BATCH_RECORDS: Final = 64
 UNSENT_PAUSE_S: Final = 0.1
 """A user that found no connection waits this long, or it would burn the quota in a moment."""
 LEVEL_CHECK_S: Final = 0.05
+FIRST_LEASE_S: Final = 5.0
+LAST_RECORDS_S: Final = 10.0
+"""How long the end waits for greenlets of cancelled requests to leave their records."""
 PATHS: Final = {"chat": "/chat/completions", "completions": "/completions"}
 
 Send = Callable[[str, dict[str, Any]], None]
@@ -66,11 +71,10 @@ class State(Enum):
 class Generator:
     """Makes this process's share of the requests of one run."""
 
-    def __init__(self, environment: Environment, plan: Plan, worker: int, send: Send) -> None:
+    def __init__(self, environment: Environment, plan: Plan, send: Send) -> None:
         self.state = State.RUNNING
-        self.counts = Counts()
+        self._environment = environment
         self._plan = plan
-        self._worker = worker
         self._send = send
         self._load = plan.profile.load
         self._dropped = 0
@@ -78,15 +82,19 @@ class Generator:
         self._records_made = 0
         self._outbox: list[Record] = []
         self._fresh: list[Record] = []
-        self._sketches = {name: Sketch() for name in ("ttft", "itl", "e2e", "read_lag")}
+        self._standing = Standing()
         self._rows = Rows(environment, plan.profile.name)
         target = target_of(plan)
         self._mask = Mask(target.headers)
         head = target.head_bytes(PATHS[plan.profile.endpoint])
         self._client = StreamClient(target, _deadlines(plan), self._take_record)
         # A tokenizer or a file of prompts can take seconds; heartbeats must go on meanwhile.
-        workload: Workload = gevent.get_hub().threadpool.apply(open_workload, (plan.profile,))
-        share = -(-(self._load.concurrency or 1) // plan.shards)
+        workload: Workload | KvswarmError = gevent.get_hub().threadpool.apply(
+            _workload_or_why_not, (plan.profile,)
+        )
+        if isinstance(workload, KvswarmError):
+            raise workload
+        share = -(-self._load.peak_users // plan.shards)
         self._leases = Leases(lambda wanted: send("kv_want", {"wanted": wanted}), batch=share)
         self._notes = workload.notes
         self._next_arrival = plan.shard
@@ -96,20 +104,27 @@ class Generator:
         self._source: Any = None
         self._source_done = not self._load.open_loop
         self._is_over = gevent.event.Event()
+        if events.has_listeners(events.request_sent):
+            self._client.listen_sent(self._tell_sent)
         if events.has_listeners(events.first_token):
             self._client.listen_first_token(self._tell_first_token)
+        self._give_up_s = 0.0
         self.started_ns = 0
-        self._cpu_start_s = 0.0
+        self._cpu_start_s = time.process_time()
         self._cpu_s = 0.0
         self._flusher: Any = None
 
-    def begin(self) -> None:
-        """Start the clock of the run. Leases that are granted must be able to reach `add_lease`."""
-        if (self._load.concurrency or 0) >= self._plan.shards and not self._load.open_loop:
+    def prepare(self) -> None:
+        """Make the first requests. Leases that are granted must be able to reach `add_lease`."""
+        if self._load.peak_users >= self._plan.shards and not self._load.open_loop:
             self._leases.ask()  # a process without a user would keep what it is granted
+            self._leases.wait(FIRST_LEASE_S)
         self._fill_stock()
         gc.collect()
         gc.freeze()  # what lives until the end need not be looked at again by the collector
+
+    def begin(self) -> None:
+        """Start the clock of the run, and the arrivals."""
         self.started_ns = time.time_ns()
         self._cpu_start_s = time.process_time()
         self._flusher = gevent.spawn(self._flush_forever)
@@ -136,7 +151,8 @@ class Generator:
         `free_ns`: when the user became free; None for now. Waits for ever when the load is over:
         the runner ends the users.
         """
-        self._wait_for_level(user_number)
+        if self._wait_for_level(user_number):
+            free_ns = None  # it was not the generator that kept this user back
         closed = self.state is State.RUNNING and not self._load.open_loop
         index = self._leases.take() if closed else None
         while index is None:
@@ -148,18 +164,19 @@ class Generator:
             return None
         return exchange.ended_ns
 
-    def _wait_for_level(self, user_number: int) -> None:
-        """Hold a user back while `ramp` or `stages` want fewer users."""
-        if not self._load.stages:
-            return
-        while self.state is State.RUNNING:
+    def _wait_for_level(self, user_number: int) -> bool:
+        """Hold a user back while `ramp` or `stages` want fewer users; tell whether it was."""
+        waited = False
+        while self._load.stages and self.state is State.RUNNING:
             level = users_at(self._load, (time.time_ns() - self.started_ns) / 1e9)
             if level is None:
                 self._leases.stop()
-                return
+                break
             if user_number < level:
-                return
+                break
+            waited = True
             gevent.sleep(LEVEL_CHECK_S)
+        return waited
 
     def add_lease(self, first: int, count: int) -> None:
         """Take request indices that the master grants."""
@@ -194,7 +211,7 @@ class Generator:
         request, data = self._stock.take(index)
         ask = Ask(
             index=index,
-            worker=self._worker,
+            worker=plan.shard,
             phase=phase_of(plan.profile, index, (intended_ns - self.started_ns) / 1e9),
             scenario=plan.profile.name,
             endpoint=request.endpoint,
@@ -202,9 +219,7 @@ class Generator:
             asked_input_tokens=request.input_tokens,
             asked_output_tokens=request.output_tokens,
         )
-        self.counts.started += 1
-        if events.has_listeners(events.request_sent):
-            self._tell(events.request_sent, _partial(ask, sent_ns=time.time_ns()))
+        self._standing.counts.started += 1
         return self._client.perform(ask, data)
 
     def _upcoming(self) -> Iterator[int]:
@@ -222,6 +237,19 @@ class Generator:
         self._records_made += 1
         self._outbox.append(record)
         self._fresh.append(record)
+        try:
+            self._show(record, exchange)
+        except StopTest:
+            gevent.spawn(self._environment.runner.quit)  # type: ignore[union-attr]
+        except Exception:  # what a listener raises must cost neither this record nor later ones
+            self._failed_listeners += 1
+            logger.exception("a listener of Locust's request event failed")
+        if len(self._outbox) >= BATCH_RECORDS:
+            self._ship()
+            self._count_fresh()
+
+    def _show(self, record: Record, exchange: Exchange | None) -> None:
+        """Put a record before Locust and whoever listens."""
         self._rows.add(record)
         if events.has_listeners(events.stream_end):
             meaning = exchange.meaning if exchange is not None else None
@@ -232,9 +260,9 @@ class Generator:
                 reasoning="".join(meaning.reasoning_text) if meaning else "",
                 tool_calls=meaning.tool_calls if meaning else [],
             )
-        if len(self._outbox) >= BATCH_RECORDS:
-            self._ship()
-            self._count_fresh()
+
+    def _tell_sent(self, ask: Ask, sent_ns: int) -> None:
+        self._tell(events.request_sent, _partial(ask, sent_ns=sent_ns))
 
     def _tell_first_token(self, ask: Ask, first_token_ns: int) -> None:
         self._tell(events.first_token, _partial(ask, first_token_ns=first_token_ns))
@@ -247,8 +275,11 @@ class Generator:
     def _flush_forever(self) -> None:
         while True:
             gevent.sleep(FLUSH_S)
-            self._flush()
-            self._fill_stock()
+            try:
+                self._flush()
+                self._fill_stock()
+            except Exception:
+                logger.exception("a step of housekeeping failed; the next one tries again")
             if self.state is State.RUNNING and self._has_nothing_left():
                 gevent.spawn(self.finish)
                 return
@@ -260,7 +291,7 @@ class Generator:
 
     def _nothing_in_flight(self) -> bool:
         return (
-            self.counts.started == self._records_made
+            self._standing.counts.started == self._records_made
             and not self._arrivals_group
             and not self._client.undecoded
         )
@@ -269,57 +300,43 @@ class Generator:
         self._ship()
         self._client.breathe()
         self._count_fresh()
-        self.counts.in_flight = self._client.in_flight
-        self._send("kv_counts", {"worker": self._worker, "counts": self._packed_counts()})
+        counts = self._standing.counts
+        counts.in_flight = self._client.in_flight
+        counts.streaming_events = self._client.streaming_events
+        self._send("kv_counts", {"counts": self._standing.packed()})
 
     def _ship(self) -> None:
-        if self._outbox:
-            records, self._outbox = self._outbox, []
+        if not self._outbox:
+            return
+        records, self._outbox = self._outbox, []
+        try:
             self._send("kv_records", {"blob": encode_batch(records), "count": len(records)})
+        except Exception:
+            self._outbox[:0] = records
+            raise
 
     def _count_fresh(self) -> None:
         fresh, self._fresh = self._fresh, []
-        if not fresh:
-            return
-        counts, sketches = self.counts, self._sketches
-        passed = [record for record in fresh if record.ok]
-        for record in fresh:
-            if record.error_kind == "cancelled":
-                counts.cancelled += 1
-            elif record.error_kind is not None:
-                kind = record.error_kind
-                counts.by_error[kind] = counts.by_error.get(kind, 0) + 1
-            counts.coalesced += record.coalesced_events
-            counts.token_events += record.events
-        counts.ok += len(passed)
-        counts.output_tokens += sum(record.completion_tokens or record.events for record in passed)
-        if passed:
-            sketches["ttft"].add(np.array([(record.ttft_ms or 0) * 1e3 for record in passed]))
-            sketches["e2e"].add(np.array([(record.e2e_ms or 0) * 1e3 for record in passed]))
-            sketches["itl"].add(np.concatenate([record.itl_us for record in passed]))
-            sketches["read_lag"].add(np.concatenate([record.read_lag_us for record in passed]))
-        self._rows.flush()
-
-    def _packed_counts(self) -> dict[str, Any]:
-        counts = self.counts
-        plain = {name: getattr(counts, name) for name in Counts.__struct_fields__}
-        plain["by_error"] = dict(counts.by_error)
-        plain.update({name: sketch.to_bytes() for name, sketch in self._sketches.items()})
-        return plain
+        if fresh:
+            self._standing.add(fresh)
+            self._rows.flush()
 
     # -- the end -----------------------------------------------------------------------------
 
     def finish(self, drain_s: float = 0.0) -> None:
         """End this worker's part: let requests end for `drain_s`, cancel the rest, send all.
 
-        Called more than once, it only waits for the first call to be done.
+        Called more than once, it waits for the first call to be done, sooner if it says so.
         """
+        give_up_s = time.monotonic() + drain_s
         if self.state is not State.RUNNING:
+            self._give_up_s = min(self._give_up_s, give_up_s)
             self._is_over.wait()
             return
         self.state = State.DRAINING
+        self._give_up_s = give_up_s
         try:
-            self._drain(drain_s)
+            self._drain()
         except Exception:
             logger.exception("records of this process may be missing")
         finally:
@@ -328,18 +345,21 @@ class Generator:
             gc.unfreeze()
             self._is_over.set()
 
-    def _drain(self, drain_s: float) -> None:
+    def _drain(self) -> None:
         self._leases.stop()
         if self._source is not None:
             self._source.kill()
-        give_up_s = time.monotonic() + drain_s
-        while time.monotonic() < give_up_s and not self._nothing_in_flight():
+        while time.monotonic() < self._give_up_s and not self._nothing_in_flight():
             gevent.sleep(FLUSH_S / 5)
             self._flush()
         self._arrivals_group.kill()
         self._client.cancel_all()
-        while not self._nothing_in_flight():
+        give_up_s = time.monotonic() + LAST_RECORDS_S
+        while not self._nothing_in_flight() and time.monotonic() < give_up_s:
+            self._client.decode_rest()  # a listener that ends the run holds the decoder
             gevent.sleep(0.01)
+        if missing := self._standing.counts.started - self._records_made:
+            self._notes = [*self._notes, f"{missing} requests left no record"]
         self._cpu_s = time.process_time() - self._cpu_start_s
         if self._flusher is not None:
             self._flusher.kill()
@@ -348,7 +368,7 @@ class Generator:
 
     def _say_last_word(self) -> None:
         info = WorkerInfo(
-            worker=self._worker,
+            worker=self._plan.shard,
             host=socket.gethostname(),
             pid=os.getpid(),
             records=self._records_made,
@@ -358,7 +378,15 @@ class Generator:
             failed_listeners=self._failed_listeners,
             notes=self._notes,
         )
-        self._send("kv_all_sent", {"info": {n: getattr(info, n) for n in info.__struct_fields__}})
+        self._send("kv_all_sent", {"info": msgspec.to_builtins(info)})
+
+
+def _workload_or_why_not(profile: Profile) -> Workload | KvswarmError:
+    """Open the workload; what a thread of gevent raises is printed as a traceback as well."""
+    try:
+        return open_workload(profile)
+    except KvswarmError as error:
+        return error
 
 
 def _deadlines(plan: Plan) -> Deadlines:

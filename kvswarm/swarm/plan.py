@@ -42,6 +42,8 @@ class Counts(msgspec.Struct, kw_only=True):
     ok: int = 0
     cancelled: int = 0
     in_flight: int = 0
+    streaming_events: int = 0
+    """Events of streams in flight: what is not in `output_tokens` yet."""
     output_tokens: int = 0
     by_error: dict[str, int] = msgspec.field(default_factory=dict)
     ttft: bytes = b""

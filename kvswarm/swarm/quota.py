@@ -18,6 +18,9 @@ class Grants:
     """The master's side: indices not handed out yet. `limit` None: as many as are asked for."""
 
     limit: int | None
+    gently: int = 0
+    """The first so many (the warm-up) go out in small pieces, so that all workers get of them."""
+    workers: int = 1
     granted: int = 0
 
     @property
@@ -29,6 +32,8 @@ class Grants:
         """Hand out up to `wanted` indices: the first, and how many (0: the quota is used up)."""
         first = self.granted
         count = wanted if self.limit is None else min(wanted, self.limit - first)
+        if first < self.gently:
+            count = min(count, -(-(self.gently - first) // (2 * self.workers)))
         self.granted += count
         return first, count
 
@@ -64,6 +69,12 @@ class Leases:
         else:
             self._over = True
         self._wake()
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until there is something to take, or nothing will come; at most `timeout_s`."""
+        if not self._held and not self._over:
+            self._came.clear()
+            self._came.wait(timeout_s)
 
     def stop(self) -> None:
         """Hand out nothing from now on."""

@@ -8,27 +8,29 @@ Locust swallows what a listener raises, so the listeners here catch their own an
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
 import os
 import shlex
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import gevent
 import gevent.event
+import msgspec
 from locust import events as locust_events
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import STATE_MISSING, LocalRunner, MasterRunner, WorkerRunner
 
-from kvswarm.errors import EXIT_INTERRUPTED, KvswarmError
+from kvswarm.errors import KvswarmError, UsageError
 from kvswarm.profiles.load import load_profile
 from kvswarm.profiles.model import Profile
-from kvswarm.rundir import RunDir, TargetInfo, new_run_dir
+from kvswarm.rundir import RunDir, TargetInfo, WorkerInfo, new_run_dir
 from kvswarm.stream.target import TLS, Target
 from kvswarm.swarm.coordinator import Coordinator, RunStart
 from kvswarm.swarm.generator import Generator
@@ -44,7 +46,7 @@ logger = logging.getLogger(__name__)
 ARGV_ENV: Final = "KVSWARM_ARGV"
 """The command line that a person typed, where `kvswarm run` started this process."""
 SIMULATOR_ENV: Final = "KVSWARM_SIMULATOR"
-FINISH_TIMEOUT_S: Final = 60.0
+REPORT_TIMEOUT_S: Final = 1800.0
 WATCH_WORKERS_S: Final = 0.5
 
 
@@ -76,6 +78,8 @@ class Session:
         self._environment = environment
         self._coordinator: Coordinator | None = None
         self._generator: Generator | None = None
+        self._plan: Plan | None = None
+        self._preparing: Any = None
         self._ready = gevent.event.Event()
         self._runs = 0
         self._register()
@@ -84,6 +88,8 @@ class Session:
         if not isinstance(environment.runner, WorkerRunner):
             events.test_start.add_listener(self._on_test_start)
             events.test_stopping.add_listener(self._on_test_stopping)
+            # At SIGTERM, Locust takes the exit code before it stops the test.
+            events.quitting.add_listener(self._on_quitting)
             self._set_defaults()
             # Locust closes its files after its last event, so that only this is late enough.
             atexit.register(write_csv, environment)
@@ -93,17 +99,30 @@ class Session:
     def _register(self) -> None:
         runner: Any = self._environment.runner
         if isinstance(runner, MasterRunner | LocalRunner):
-            for name in ("want", "records", "counts", "all_sent"):
+            for name in ("ready", "failed", "want", "records", "counts", "all_sent"):
                 runner.register_message(f"kv_{name}", self._for_coordinator(f"on_{name}"))
         if isinstance(runner, WorkerRunner | LocalRunner):
             runner.register_message("kv_plan", self._on_plan)
-            runner.register_message("kv_lease", self._on_lease)
-            runner.register_message("kv_finish", self._on_finish)
+            runner.register_message("kv_start", self._for_generator(self._on_start))
+            runner.register_message("kv_lease", self._for_generator(self._on_lease))
+            runner.register_message("kv_finish", self._for_generator(self._on_finish))
 
     def _for_coordinator(self, method: str) -> Any:
+        """Hand over messages of the current run; a worker may be late with those of another."""
+
         def listener(environment: Environment, msg: Any, **_: Any) -> None:  # noqa: ARG001
-            if self._coordinator is not None:
-                getattr(self._coordinator, method)(msg.node_id, msg.data)
+            coordinator = self._coordinator
+            if coordinator is not None and msg.data["run"] == coordinator.run_id:
+                getattr(coordinator, method)(msg.node_id, msg.data)
+
+        return listener
+
+    def _for_generator(self, take: Callable[[dict[str, Any]], None]) -> Any:
+        """The same on a worker's side."""
+
+        def listener(environment: Environment, msg: Any, **_: Any) -> None:  # noqa: ARG001
+            if self._plan is not None and msg.data["run"] == self._plan.run_id:
+                take(msg.data)
 
         return listener
 
@@ -123,8 +142,7 @@ class Session:
             sys.exit(error.exit_code)
         load = profile.load
         workers = int(getattr(options, "expect_workers", 1) or 1)
-        peak = max([stage.concurrency or 0 for stage in load.stages], default=0)
-        users = workers if load.open_loop else load.concurrency or peak or 1
+        users = workers if load.open_loop else load.peak_users or 1
         options.num_users = options.num_users or users
         options.spawn_rate = options.spawn_rate or options.num_users
         if self._environment.web_ui is not None:
@@ -140,6 +158,12 @@ class Session:
         profile = load_profile(values["profile"], overrides)
         if users and profile.load.concurrency not in {None, users} and not profile.load.open_loop:
             profile = load_profile(values["profile"], replace(overrides, concurrency=users))
+        if users and profile.load.peak_users > users:
+            raise UsageError(
+                f"{values['profile']}: its stages want up to {profile.load.peak_users} users, "
+                f"but Locust was told to start {users}",
+                fix=f"Start {profile.load.peak_users} users.",
+            )
         return profile
 
     def _values(self) -> dict[str, Any]:
@@ -228,59 +252,101 @@ class Session:
         if self._coordinator is not None:
             self._coordinator.stopped("stopped")
 
+    def _on_quitting(self, **_: Any) -> None:
+        self._on_test_stopping()
+        self._on_test_stop()
+
     def _on_test_stop(self, **_: Any) -> None:
         try:
-            if self._generator is not None:
-                self._generator.finish()
-                self._generator = None
+            generator, coordinator = self._generator, self._coordinator
+            if self._plan is not None:
+                self._finish(0.0)
+            if generator is self._generator:
+                self._generator = self._plan = None
                 self._ready.clear()
-            if self._coordinator is not None:
-                coordinator, self._coordinator = self._coordinator, None
-                # Workers' messages must still find it while it waits for them.
-                self._coordinator = coordinator
+            if coordinator is not None:
+                # Workers' messages must find it while it waits for them.
                 coordinator.finish()
-                self._coordinator = None
-                self._report(coordinator)
+                if coordinator is self._coordinator:
+                    self._coordinator = None
+                    self._report(coordinator)
         except Exception:
             logger.exception("kvswarm could not end the run; `kvswarm report DIR` can")
             self._environment.process_exit_code = 1
 
     def _report(self, coordinator: Coordinator) -> None:
         """Have the figures made, where no `kvswarm run` above does it."""
+        if coordinator.failure is not None:
+            self._say(coordinator.failure)
+            return
         if PROGRESS_FD_ENV in os.environ:
             return
         path = coordinator.run.path
         command = [sys.executable, "-m", "kvswarm", "report", str(path)]
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            done = subprocess.run(command, check=False, timeout=FINISH_TIMEOUT_S)  # noqa: S603
-            if done.returncode not in {0, EXIT_INTERRUPTED}:
-                self._environment.process_exit_code = done.returncode
+        try:
+            done = subprocess.run(command, check=False, timeout=REPORT_TIMEOUT_S)  # noqa: S603
+        except subprocess.TimeoutExpired:
+            logger.exception("`kvswarm report %s` did not end", path)
+            self._environment.process_exit_code = 1
+        else:
+            # Also where it is 0: Locust would say 1 for a single failed request, gate or no gate.
+            self._environment.process_exit_code = done.returncode
 
     # -- worker or only process --------------------------------------------------------------
 
     def _on_plan(self, environment: Environment, msg: Any, **_: Any) -> None:
-        runner: Any = environment.runner
-        plan = Plan.from_message(msg.data)
+        self._environment = environment
+        if self._generator is not None:  # the end of the run before was never said
+            gevent.spawn(self._generator.finish)
+            self._generator = None
+        self._ready.clear()
+        self._plan = Plan.from_message(msg.data)
+        # Not here: while a listener waits, Locust hands over no other message.
+        self._preparing = gevent.spawn(self._prepare, self._plan)
+
+    def _prepare(self, plan: Plan) -> None:
+        """Make this process ready for its part of the load, or say why it cannot be."""
+        to_master = self._to_master(plan)
         try:
-            self._generator = Generator(environment, plan, plan.shard, self._to_master)
+            self._generator = Generator(self._environment, plan, to_master)
+            self._generator.prepare()
         except KvswarmError as error:
-            self._give_up(error)
-            return
-        self._generator.begin()
-        if hasattr(runner, "worker_index"):
-            logger.info("shard %d of %d", plan.shard + 1, plan.shards)
-        self._ready.set()
+            logger.error("%s", error)  # noqa: TRY400 - a person's mistake has no traceback
+            to_master("kv_failed", {"message": str(error), "exit_code": error.exit_code})
+        except Exception as error:
+            logger.exception("this process cannot make its part of the load")
+            to_master("kv_failed", {"message": repr(error), "exit_code": 1})
+        else:
+            logger.info("shard %d of %d is ready", plan.shard + 1, plan.shards)
+            to_master("kv_ready", {})
 
-    def _to_master(self, kind: str, data: dict[str, Any]) -> None:
-        self._send(kind, data)
+    def _to_master(self, plan: Plan) -> Callable[[str, dict[str, Any]], None]:
+        """Give what sends messages of this plan's run to the master."""
+        return lambda kind, data: self._send(kind, {**data, "run": plan.run_id})
 
-    def _on_lease(self, environment: Environment, msg: Any, **_: Any) -> None:  # noqa: ARG002
+    def _on_start(self, _data: dict[str, Any]) -> None:
         if self._generator is not None:
-            self._generator.add_lease(int(msg.data["first"]), int(msg.data["count"]))
+            self._generator.begin()
+            self._ready.set()
 
-    def _on_finish(self, environment: Environment, msg: Any, **_: Any) -> None:  # noqa: ARG002
+    def _on_lease(self, data: dict[str, Any]) -> None:
         if self._generator is not None:
-            gevent.spawn(self._generator.finish, float(msg.data["drain_s"]))
+            self._generator.add_lease(int(data["first"]), int(data["count"]))
+
+    def _on_finish(self, data: dict[str, Any]) -> None:
+        gevent.spawn(self._finish, float(data["drain_s"]))
+
+    def _finish(self, drain_s: float) -> None:
+        """End this process's part of the load, begun or not."""
+        if self._preparing is not None and not self._preparing.dead:
+            self._preparing.kill()
+        if self._generator is not None:
+            self._generator.finish(drain_s)
+        elif self._plan is not None:
+            nothing = WorkerInfo(
+                worker=self._plan.shard, host=socket.gethostname(), pid=os.getpid()
+            )
+            self._to_master(self._plan)("kv_all_sent", {"info": msgspec.to_builtins(nothing)})
 
     def generator(self) -> Generator:
         """The load of the current run; waits until the plan has come."""

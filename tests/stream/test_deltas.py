@@ -119,6 +119,16 @@ def test_an_error_object_in_the_stream_is_found_in_each_servers_form(data: objec
     assert "boom" in meaning.error_event
 
 
+def test_an_empty_finish_reason_is_none() -> None:
+    """Some gateways send one in every chunk; taken for the real one it would hide that."""
+    pieces = [
+        event({"choices": [{"delta": {"content": "a"}, "finish_reason": reason}]})
+        for reason in ("", "", "length")
+    ]
+    assert understood(*pieces[:2]).finish_reason is None
+    assert understood(*pieces).finish_reason == "length"
+
+
 @pytest.mark.parametrize("bad", [b"{", b"{},{}", b"", b"nonsense", b'{"choices": 3}', b"\xff"])
 def test_a_malformed_event_is_found_and_the_others_count(bad: bytes) -> None:
     """Also one that is well-formed only when joined with its neighbours."""

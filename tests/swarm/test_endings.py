@@ -139,6 +139,25 @@ def worker_killed(folder: Path) -> Ended:
         return Ended(started.end(), run)
 
 
+def drain_interrupted(folder: Path) -> Ended:
+    """Ctrl-C while streams that never end are given a minute to."""
+    profile = forgiving(
+        folder, "pattern: constant\nrate_rps: 20\nrequests: null\nduration_s: 1\nconcurrency: null"
+    )
+    with (
+        simulator("--exact", "30", "5", "--fault", "stall") as url,
+        going(
+            *KVSWARM, "run", "--profile", profile, "--url", url, "--out", folder / "run", cwd=folder
+        ) as started,
+    ):
+        run_json = folder / "run" / "run.json"
+        until(
+            lambda: run_json.exists() and b'"load_stopped_ns": null' not in run_json.read_bytes(),
+            "the load has stopped",
+        )
+        return Ended(started.end(signal.SIGINT), Run(folder / "run"))
+
+
 SCENARIOS: dict[str, Callable[[Path], Ended]] = {
     "sigint": lambda folder: interrupted(folder, signal.SIGINT),
     "sigterm": lambda folder: interrupted(folder, signal.SIGTERM),
@@ -146,6 +165,7 @@ SCENARIOS: dict[str, Callable[[Path], Ended]] = {
     "front killed": front_killed,
     "all killed": all_killed,
     "worker killed": worker_killed,
+    "drain interrupted": drain_interrupted,
 }
 
 
@@ -198,6 +218,18 @@ def test_requests_in_flight_at_an_interrupt_are_kept_as_cancelled(stopped: Ended
     assert summary["requests"]["failed"] == 0
     assert summary["e2e_ms"]["count"] == len(ok)
     assert min(row["completion_tokens"] for row in ok) == 20
+
+
+def test_an_interrupt_ends_the_drain_and_keeps_what_was_in_flight(
+    scenarios: dict[str, Future[Ended]],
+) -> None:
+    """`drain_s` is a minute, and nobody who pressed Ctrl-C waits that long."""
+    ended = scenarios["drain interrupted"].result()
+    assert ended.done.code == 130, ended.done.err
+    rows = ended.run.rows
+    assert [row["index"] for row in rows] == list(range(20))
+    assert {row["error_kind"] for row in rows} == {"cancelled"}
+    assert max(row["end_ns"] - row["sent_ns"] for row in rows) < 30e9
 
 
 def test_a_killed_locust_leaves_what_was_measured_and_a_verdict_that_says_so(

@@ -138,3 +138,66 @@ def test_a_listener_that_raises_is_counted_and_costs_nothing(listened: Listened)
     assert {row["error_kind"] for row in listened.run.rows} == {None}
     assert [worker["failed_listeners"] for worker in listened.run.info["workers"]] == [REQUESTS]
     assert listened.run.summary["generator"]["failed_listeners"] == REQUESTS
+
+
+STOPPING_LOCUSTFILE = """
+import os
+
+import gevent
+from locust import events as locust_events
+from locust.exception import StopTest
+
+from kvswarm.swarm import events
+from kvswarm.swarm.session import attach
+from kvswarm.swarm.users import LLMUser
+
+attach("standard")
+seen = []
+
+
+class Mine(LLMUser):
+    pass
+
+
+@events.request_sent.add_listener
+def slow(record, **kwargs):
+    gevent.sleep(0.02)
+
+
+@locust_events.request.add_listener
+def stop(**kwargs):
+    seen.append(1)
+    if len(seen) == 5 and os.environ["HOW"] == "StopTest":
+        raise StopTest
+
+
+@events.stream_end.add_listener
+def leave(record, **kwargs):
+    if len(seen) == 5 and os.environ["HOW"] == "quit":
+        Mine.environment.runner.quit()
+
+
+@locust_events.init.add_listener
+def remember(environment, **kwargs):
+    Mine.environment = environment
+"""
+
+
+@pytest.mark.parametrize("how", ["StopTest", "quit"])
+def test_a_listener_may_end_the_run(how: str, tmp_path: Path) -> None:
+    """It runs within the decoder: the end must not wait for that, nor lose what it holds."""
+    (tmp_path / "locustfile.py").write_text(STOPPING_LOCUSTFILE)
+    with simulator("--exact", "30", "2") as url:
+        done = command(
+            [*LOCUST, "--headless", "--host", url, "--kv-profile", forgiving(tmp_path),
+             "--kv-requests", "100000", "--kv-concurrency", "3", "--kv-out", tmp_path / "run"],
+            cwd=tmp_path, env={"HOW": how},
+        )  # fmt: skip
+    assert done.code == 0, done.err
+    made = Run(tmp_path / "run")
+    assert made.info["ended"] == "stopped"
+    rows = made.rows
+    assert [row["index"] for row in rows] == list(range(len(rows)))
+    assert [worker["records"] for worker in made.info["workers"]] == [len(rows)]
+    assert sum(row["error_kind"] is None for row in rows) >= 5
+    assert not [note for note in made.info["notes"] if "left no record" in note]

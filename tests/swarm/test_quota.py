@@ -69,6 +69,31 @@ def test_without_a_limit_every_wish_is_granted_whole(wishes: list[int]) -> None:
     assert indices == list(range(sum(wishes)))
 
 
+@given(
+    gently=st.integers(0, 60),
+    workers=st.integers(1, 8),
+    batch=st.integers(1, 100),
+    limit=st.integers(61, 300),
+)
+def test_the_warm_up_is_shared_by_all_workers(
+    gently: int, workers: int, batch: int, limit: int
+) -> None:
+    """One that took it whole would leave the others to measure their first, cold requests."""
+    grants = Grants(limit, gently=gently, workers=workers)
+    pieces = []
+    while not grants.used_up:
+        pieces.append(grants.grant(batch))
+    assert [first for first, _ in pieces] == [
+        sum(n for _, n in pieces[:i]) for i in range(len(pieces))
+    ]
+    assert sum(count for _, count in pieces) == limit
+    assert all(count >= 1 for _, count in pieces)
+    in_warm_up = [count for first, count in pieces if first < gently]
+    assert all(count <= -(-gently // (2 * workers)) for count in in_warm_up)
+    if batch * workers >= gently >= 2 * workers:
+        assert len(in_warm_up) >= workers
+
+
 def test_a_worker_asks_for_more_before_it_runs_out() -> None:
     desk = Desk(None, [8])
     leases = desk.workers[0]

@@ -39,6 +39,36 @@ from running import (
 
 LOCUSTFILE = CHECKOUT / "locustfiles" / "standard.py"
 CONSTANT = "pattern: constant\nrate_rps: 100\nrequests: 60\nconcurrency: null"
+STAGES = """\
+pattern: stages
+requests: null
+concurrency: null
+stages:
+  - {duration_s: 0.5, concurrency: 4}
+  - {duration_s: 1.5, concurrency: 1}
+  - {duration_s: 0.5, concurrency: 4}
+"""
+SLOW_S = 1.5
+SLOW_LOCUSTFILE = f"""
+import gevent
+
+from kvswarm.swarm import session
+from kvswarm.swarm.users import LLMUser
+
+
+class Slow(session.Generator):
+    def prepare(self):
+        gevent.sleep({SLOW_S} * self._plan.shard)
+        super().prepare()
+
+
+session.Generator = Slow
+session.attach("standard")
+
+
+class SlowUser(LLMUser):
+    pass
+"""
 OWN_PORT = ("--master-port", "{port}", "--master-bind-port", "{port}")
 Play = Callable[[Path, str], Done]
 
@@ -88,6 +118,37 @@ def arrivals_by_two(folder: Path, url: str) -> Done:
     return run(folder / "run", "--profile", profile, "--url", url, "--processes", "2")
 
 
+def slow_to_be_ready(folder: Path, url: str) -> Done:
+    """An open loop over two processes, of which one takes its time to make its first requests."""
+    (folder / "locustfile.py").write_text(SLOW_LOCUSTFILE)
+    port = str(free_port())
+    done = command(
+        [*LOCUST, "--headless", "--host", url, "--only-summary", "--processes", "2",
+         "--master-port", port, "--master-bind-port", port,
+         "--kv-profile", forgiving(folder, CONSTANT), "--kv-out", folder / "run"],
+        cwd=folder,
+    )  # fmt: skip
+    return Done(done.code, done.out, done.err, folder / "run")
+
+
+def of_stages(folder: Path, url: str) -> Done:
+    """A closed loop whose users are sent away for a while."""
+    profile = forgiving(folder, STAGES)
+    return run(folder / "run", "--profile", profile, "--url", url)
+
+
+def failing_in_part(folder: Path, _url: str) -> Done:
+    """Plain Locust, with failures that the profile's gate allows."""
+    profile = forgiving(folder, "gate: {error_share: 0.9}")
+    with simulator("--exact", "10", "1", "--fault", "status-500", "--fault-share", "0.3") as url:
+        done = command(
+            [*LOCUST, "-f", LOCUSTFILE, "--headless", "--host", url, "--only-summary",
+             "--kv-profile", profile, "--kv-out", folder / "run"],
+            cwd=folder,
+        )  # fmt: skip
+    return Done(done.code, done.out, done.err, folder / "run")
+
+
 def plain_locust(folder: Path, url: str) -> Done:
     """A closed loop without kvswarm's command line; Locust decides on the users."""
     done = command(
@@ -111,7 +172,7 @@ def plain_arrivals(folder: Path, url: str) -> Done:
 
 PLAYS: tuple[Play, ...] = (
     closed, of_a_duration, arrivals, closed_by_two, one_user_for_two, arrivals_by_two,
-    plain_locust, plain_arrivals,
+    plain_locust, plain_arrivals, slow_to_be_ready, of_stages, failing_in_part,
 )  # fmt: skip
 
 
@@ -291,6 +352,36 @@ def test_processes_share_the_arrivals_of_one_schedule(runs: Runs) -> None:
         assert intended_gaps_ns(rows) == [pytest.approx(20e6, abs=1000)] * 29
 
 
+def test_the_schedule_is_one_over_all_processes_whenever_they_are_ready(runs: Runs) -> None:
+    """Else a constant rate would have doubled and missing arrivals."""
+    done = runs(slow_to_be_ready)
+    assert done.code == 0, done.err
+    assert [row["index"] for row in done.run.rows] == list(range(60))
+    assert {row["worker"] for row in done.run.rows} == {0, 1}
+    gaps_ns = intended_gaps_ns(done.run.rows)
+    assert max(map(abs, gaps_ns)) < SLOW_S / 3 * 1e9
+    # The time until all were ready is no time of the load.
+    lead_ns = done.run.rows[0]["intended_ns"] - done.run.info["load_started_ns"]
+    assert 0 <= lead_ns < SLOW_S / 3 * 1e9
+    assert done.run.summary["duration_s"] < 0.6 + SLOW_S / 3
+
+
+# -- stages ----------------------------------------------------------------------------------
+
+
+def test_a_user_that_was_sent_away_did_not_want_to_send_all_the_while(runs: Runs) -> None:
+    """Its next request is intended when it comes back: the generator kept nobody waiting."""
+    done = runs(of_stages)
+    assert done.code == 0, done.err
+    waits_ns = [row["sent_ns"] - row["intended_ns"] for row in done.run.rows]
+    assert max(waits_ns) < 0.75e9
+    starts_ns = [row["intended_ns"] - done.run.info["load_started_ns"] for row in done.run.rows]
+    per_second = [
+        sum(begin <= ns / 1e9 < begin + 0.5 for ns in starts_ns) for begin in (0.0, 1.0, 2.0)
+    ]
+    assert per_second[1] < min(per_second[0], per_second[2])
+
+
 # -- nothing at all --------------------------------------------------------------------------
 
 
@@ -358,6 +449,45 @@ def test_plain_locust_that_cannot_start_says_why_and_leaves(
     assert told in done.err
     assert "Traceback" not in done.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_plain_locust_ends_as_the_gates_say(runs: Runs) -> None:
+    """Locust by itself ends with 1 for a single failed request."""
+    done = runs(failing_in_part)
+    assert done.run.summary["requests"]["failed"] > 0
+    assert done.code == 0, done.err
+
+
+def test_a_process_that_cannot_make_its_load_ends_the_run_with_its_reason(tmp_path: Path) -> None:
+    """Only workers open the prompts; the master would wait for them for ever."""
+    port = str(free_port())
+    profile = tmp_path / "mine.yaml"
+    profile.write_text("concurrency: 2\nrequests: 5\nmax_tokens: 5\nprompts: ./none.jsonl\n")
+    with simulator("--exact", "10", "1") as url:
+        done = command(
+            [*LOCUST, "-f", LOCUSTFILE, "--headless", "--host", url, "--processes", "2",
+             "--master-port", port, "--master-bind-port", port,
+             "--kv-profile", profile, "--kv-out", tmp_path / "run"],
+            cwd=tmp_path,
+        )  # fmt: skip
+    assert done.code == 2, done.err
+    assert "none.jsonl" in done.err
+    assert "Traceback" not in done.err
+    info = Run(tmp_path / "run").info
+    assert info["ended"] == "failed"
+    assert any("could not start" in note and "none.jsonl" in note for note in info["notes"])
+
+
+def test_fewer_users_than_the_stages_want_are_refused(tmp_path: Path) -> None:
+    """The load would be capped, and nothing would tell."""
+    with simulator("--exact", "10", "1") as url:
+        done = command(
+            [*LOCUST, "-f", LOCUSTFILE, "--headless", "--host", url, "--users", "2",
+             "--kv-profile", forgiving(tmp_path, STAGES)],
+            cwd=tmp_path,
+        )  # fmt: skip
+    assert done.code == 2, done.err
+    assert "want up to 4 users" in done.err
 
 
 # -- the web UI ------------------------------------------------------------------------------
