@@ -10,11 +10,14 @@ Written as the run goes, readable after a crash:
 The journal is a sequence of frames `length (u32 LE) | crc32 (u32 LE) | payload`. The first payload
 is a JSON header, the others are what `records.encode_batch` made. A crash can cut the last frame
 short; a reader stops there and says so. `kill -9` loses nothing that was written, because the
-bytes are in the kernel then.
+bytes are in the kernel then. Who writes it holds a lock on it, so that nobody else takes a run
+that goes on for one that was cut off.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import secrets
 import struct
@@ -76,7 +79,6 @@ class RunInfo(msgspec.Struct, kw_only=True):
     locust_argv: list[str]
     versions: dict[str, str]
     host: dict[str, Any]
-    clock: str = "kernel"
     workers: list[WorkerInfo] = msgspec.field(default_factory=list)
     started_ns: int
     load_started_ns: int | None = None
@@ -85,9 +87,15 @@ class RunInfo(msgspec.Struct, kw_only=True):
     """When it stopped making new requests; in-flight ones may end later."""
     ended_ns: int | None = None
     ended: str | None = None
-    """`completed`, `stopped`, `interrupted`, `disk_full`, `failed`; None: cut off (a crash)."""
+    """`completed`, `stopped`, `interrupted`, `disk_full`; None: it goes on, or was cut off."""
     notes: list[str] = msgspec.field(default_factory=list)
     """Things that a reader of the figures must know, in words."""
+
+
+class Versioned(msgspec.Struct):
+    """The part of run.json that every version of it has."""
+
+    schema_version: int = SCHEMA_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,21 +134,49 @@ class RunDir:
         """What Locust logged."""
         return self.path / "locust.log"
 
+    @property
+    def going_on(self) -> bool:
+        """Whether a process still writes the journal; False where the file system has no locks."""
+        try:
+            with self.journal.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
     def write_info(self, info: RunInfo) -> None:
         """Write run.json whole or not at all."""
         write_atomically(self.run_json, msgspec.json.format(msgspec.json.encode(info), indent=2))
 
     def read_info(self) -> RunInfo:
-        """Read run.json. Raises RunDirError where it is missing or not ours."""
+        """Read run.json. Raises RunDirError where it is missing, damaged or not ours."""
         try:
-            return msgspec.json.decode(self.run_json.read_bytes(), type=RunInfo)
+            content = self.run_json.read_bytes()
+            # First: what another version wrote need not have the fields of this one.
+            version = msgspec.json.decode(content, type=Versioned).schema_version
+            check_version(self.run_json, version)
+            return msgspec.json.decode(content, type=RunInfo)
         except FileNotFoundError as error:
             raise RunDirError(
                 f"{self.path}: no run.json here",
                 fix="Give the directory of a run, as `kvswarm run` printed it.",
             ) from error
-        except (OSError, msgspec.DecodeError) as error:
-            raise RunDirError(f"{self.run_json}: cannot be read: {error}") from error
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RunDirError(
+                f"{self.run_json}: cannot be read: {error}",
+                fix="Restore it from a copy; without it nobody can tell what the rows are of.",
+            ) from error
+
+
+def check_version(path: Path, version: int | str | None) -> None:
+    """Raise RunDirError where a file has another layout than this kvswarm reads."""
+    if str(version) != str(SCHEMA_VERSION):
+        raise RunDirError(
+            f"{path}: schema_version {version}, this kvswarm reads {SCHEMA_VERSION}",
+            fix="Use the version of kvswarm that made the run (run.json names it).",
+        )
 
 
 def new_run_dir(profile_name: str, out: Path | None = None) -> RunDir:
@@ -174,11 +210,16 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 class JournalWriter:
-    """Append batches of records, as `records.encode_batch` made them."""
+    """Append batches of records, as `records.encode_batch` made them.
+
+    The file is locked while it is open; the kernel lifts the lock however the process ends.
+    """
 
     def __init__(self, path: Path) -> None:
         # Unbuffered: what the disk refused must not wait in a buffer to be written later.
         self._file = path.open("xb", buffering=0)
+        with contextlib.suppress(OSError):  # a file system without locks must not stop a run
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.written_bytes = 0
         self._append(msgspec.json.encode({"schema_version": SCHEMA_VERSION}))
 
@@ -200,9 +241,9 @@ class JournalWriter:
         self.written_bytes += FRAME.size + len(payload)
 
     def close(self) -> None:
-        """Push the bytes to the disk and close."""
-        os.fsync(self._file.fileno())
-        self._file.close()
+        """Push the bytes to the disk and close, even where the disk refuses: the run is over."""
+        with self._file:
+            os.fsync(self._file.fileno())
 
 
 @dataclass
@@ -218,14 +259,16 @@ class JournalReader:
             header = self._payload(file)
             if header is None:
                 return
-            version = msgspec.json.decode(header).get("schema_version")
-            if version != SCHEMA_VERSION:
+            try:
+                check_version(self.path, msgspec.json.decode(header, type=Versioned).schema_version)
+                while (payload := self._payload(file)) is not None:
+                    yield decode_batch(payload)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                # Not a crash: what is broken is found by its checksum.
                 raise RunDirError(
-                    f"{self.path}: schema_version {version}, this kvswarm reads {SCHEMA_VERSION}",
+                    f"{self.path}: holds what this kvswarm did not write: {error}",
                     fix="Use the version of kvswarm that made the run (run.json names it).",
-                )
-            while (payload := self._payload(file)) is not None:
-                yield decode_batch(payload)
+                ) from error
 
     def _payload(self, file: BinaryIO) -> bytes | None:
         head = file.read(FRAME.size)

@@ -184,6 +184,31 @@ def test_a_journal_is_never_written_over(tmp_path: Path) -> None:
     assert list(JournalReader(tmp_path / "journal")) == BATCHES
 
 
+def test_a_run_goes_on_as_long_as_its_journal_is_open(tmp_path: Path) -> None:
+    """Whoever finishes it before takes the rest of the run away."""
+    run = RunDir(tmp_path)
+    assert not run.going_on
+    journal = JournalWriter(run.journal)
+    assert run.going_on
+    journal.close()
+    assert not run.going_on
+
+
+def test_a_killed_run_does_not_go_on(tmp_path: Path) -> None:
+    """A lock that outlived its process would keep what was measured from ever being read."""
+    code = "import sys; from pathlib import Path; from kvswarm.rundir import JournalWriter;"
+    code += "journal = JournalWriter(Path(sys.argv[1])); print(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, RunDir(tmp_path).journal],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as writer:  # fmt: skip
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        assert RunDir(tmp_path).going_on
+        writer.kill()
+    assert not RunDir(tmp_path).going_on
+
+
 def test_a_journal_of_another_version_is_refused_with_the_way_out(tmp_path: Path) -> None:
     """Its rows may mean something else."""
     header = msgspec.json.encode({"schema_version": SCHEMA_VERSION + 1})
@@ -191,6 +216,19 @@ def test_a_journal_of_another_version_is_refused_with_the_way_out(tmp_path: Path
     with pytest.raises(RunDirError, match=f"schema_version {SCHEMA_VERSION + 1}") as caught:
         list(JournalReader(tmp_path / "journal"))
     assert "run.json" in caught.value.fix
+
+
+@pytest.mark.parametrize("payload", [b"[]", b"\xc1", b'{"schema_version": "one"}'])
+def test_a_journal_that_is_whole_but_not_ours_is_refused(tmp_path: Path, payload: bytes) -> None:
+    """Its checksums fit, so it was not cut off by a crash."""
+    (tmp_path / "header").write_bytes(FRAME.pack(len(payload), zlib.crc32(payload)) + payload)
+    header = msgspec.json.encode({"schema_version": SCHEMA_VERSION})
+    write_journal(tmp_path / "batch")
+    with (tmp_path / "batch").open("ab") as file:
+        file.write(FRAME.pack(len(header), zlib.crc32(header)) + header)
+    for name in ("header", "batch"):
+        with pytest.raises(RunDirError, match=f"{name}: holds what this kvswarm did not write"):
+            list(JournalReader(tmp_path / name))
 
 
 # -- run.json ----------------------------------------------------------------------------------
@@ -214,12 +252,23 @@ def test_a_folder_without_run_json_is_no_run(tmp_path: Path) -> None:
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"run_id": 3}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"\xff\xfe", b'{"run_id": "\xff"}', b'{"run_id": 3}']
+)
 def test_a_run_json_that_is_none_is_named(tmp_path: Path, content: bytes) -> None:
     """Not a traceback."""
     (tmp_path / "run.json").write_bytes(content)
-    with pytest.raises(RunDirError, match=r"run\.json: cannot be read"):
+    with pytest.raises(RunDirError, match=r"run\.json: cannot be read") as caught:
         RunDir(tmp_path).read_info()
+    assert "copy" in caught.value.fix
+
+
+def test_a_run_json_of_another_version_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    """Whatever its other fields are: this version cannot know."""
+    (tmp_path / "run.json").write_text(f'{{"schema_version": {SCHEMA_VERSION + 1}, "target": 3}}')
+    with pytest.raises(RunDirError, match=f"schema_version {SCHEMA_VERSION + 1}") as caught:
+        RunDir(tmp_path).read_info()
+    assert "version of kvswarm" in caught.value.fix
 
 
 def test_a_reader_sees_the_old_or_the_new_content_whole(tmp_path: Path) -> None:

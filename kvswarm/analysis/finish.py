@@ -24,7 +24,8 @@ from kvswarm.rundir import RunDir, write_atomically
 def finish(path: Path) -> dict[str, Any]:
     """Make requests.parquet, summary.json and report.html; give the summary.
 
-    Raises RunDirError where `path` is no run directory or its files cannot be read or written.
+    Raises RunDirError where `path` is no run directory, where the run goes on, and where its files
+    are damaged or cannot be read or written.
     """
     run = RunDir(path)
     info = run.read_info()
@@ -40,6 +41,11 @@ def finish(path: Path) -> dict[str, Any]:
             f"{path}: the figures cannot be made: {error}",
             fix="What was measured is kept; make room or mend access, then run "
             f"`kvswarm report {path}`.",
+        ) from error
+    except jsonschema.ValidationError as error:
+        raise RunDirError(
+            f"{path}: what its files hold makes no summary: {error.json_path}: {error.message}",
+            fix="No run writes that. Restore run.json or requests.parquet from a copy.",
         ) from error
     return summary
 

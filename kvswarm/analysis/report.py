@@ -2,6 +2,8 @@
 
 In:  run.json, requests.parquet and the summary.  Out: the page as text.
 Plots are drawn by plotly, whose script is in the page. All text from outside is escaped.
+Distributions are of the measured phase, as all figures are; plots over time show the whole run,
+with warm-up and cool-down shaded.
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ from typing import Any, Final
 
 import numpy as np
 import plotly.graph_objects as go
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
 
 from kvswarm.analysis.page import PAGE
+from kvswarm.analysis.rows import Flags, Floats, open_table
 from kvswarm.rundir import RunDir, RunInfo
 
 MAX_POINTS: Final = 5000
@@ -35,8 +37,13 @@ DEFINITIONS: Final = {
 STATISTICS: Final = ("mean", "p50", "p75", "p90", "p95", "p99", "p999", "max", "count")
 COLUMNS: Final = (
     "intended_ns", "sent_ns", "first_token_ns", "end_ns", "ttft_ms", "e2e_ms", "error_kind",
-    "itl_us", "completion_tokens", "phase",
+    "events", "completion_tokens", "phase",
 )  # fmt: skip
+SHADE: Final = {
+    "fillcolor": "#888", "opacity": 0.2, "line_width": 0, "layer": "below",
+    "annotation_position": "top left",
+}  # fmt: skip
+"""How the parts of a run look that are in no figure."""
 
 
 def report_page(run: RunDir, info: RunInfo, summary: dict[str, Any]) -> str:
@@ -112,48 +119,71 @@ class _Columns:
     """The columns that the plots need, whole; of the gaps only a sample of the rows."""
 
     def __init__(self, run: RunDir) -> None:
-        table = pq.read_table(run.requests, columns=[name for name in COLUMNS if name != "itl_us"])
-        plain = {name: table.column(name).to_numpy() for name in table.column_names}
-        self.rows = table.num_rows
-        # Not the first sent_ns: a run that found no server has none.
-        origin = plain["intended_ns"].astype(float).min() if self.rows else 0.0
-        self.sent_s = (plain["sent_ns"].astype(float) - origin) / 1e9
-        self.end_s = (plain["end_ns"].astype(float) - origin) / 1e9
-        self.first_s = (plain["first_token_ns"].astype(float) - origin) / 1e9
-        self.ttft_ms = plain["ttft_ms"].astype(float)
-        self.e2e_ms = plain["e2e_ms"].astype(float)
-        self.tokens = np.nan_to_num(plain["completion_tokens"].astype(float))
-        self.errors = plain["error_kind"]
-        self.ok = np.array([kind is None for kind in self.errors], dtype=bool)
-        self.gap_s, self.gap_ms = self._gaps(run)
+        with open_table(run) as file:
+            table = file.read(columns=list(COLUMNS))
+            plain = {name: table.column(name).to_numpy() for name in COLUMNS}
+            self.rows = table.num_rows
+            # Not the first sent_ns: a run that found no server has none.
+            origin = plain["intended_ns"].astype(float).min() if self.rows else 0.0
+            self.intended_s = (plain["intended_ns"].astype(float) - origin) / 1e9
+            self.sent_s = (plain["sent_ns"].astype(float) - origin) / 1e9
+            self.end_s = (plain["end_ns"].astype(float) - origin) / 1e9
+            self.first_s = (plain["first_token_ns"].astype(float) - origin) / 1e9
+            self.ttft_ms = plain["ttft_ms"].astype(float)
+            self.e2e_ms = plain["e2e_ms"].astype(float)
+            told = plain["completion_tokens"].astype(float)
+            # As in the summary: where the server told no count, its events stand in.
+            self.tokens = np.where(np.isnan(told), plain["events"].astype(float), told)
+            self.errors = plain["error_kind"]
+            self.ok = np.array([kind is None for kind in self.errors], dtype=bool)
+            self.phases = plain["phase"]
+            self.measured: Flags = self.phases == "measure"
+            self.gap_s, self.gap_ms, self.gap_measured = self._gaps(file)
 
-    def _gaps(self, run: RunDir) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _gaps(self, file: Any) -> tuple[Floats, Floats, Flags]:
         step = max(1, -(-self.rows // MAX_ITL_ROWS))
-        starts, gaps, row = [], [], 0
-        with pq.ParquetFile(run.requests) as file:
-            for batch in file.iter_batches(batch_size=4096, columns=["itl_us"]):
-                for values in batch.column(0):
-                    if row % step == 0 and self.ok[row] and values.values is not None:
-                        one = values.values.to_numpy().astype(float) / 1000
-                        gaps.append(one)
-                        starts.append(self.first_s[row] + np.cumsum(one) / 1000)
-                    row += 1
-        if not gaps:
-            return np.empty(0), np.empty(0)
-        return np.concatenate(starts), np.concatenate(gaps)
+        starts, gaps, measured = [np.empty(0)], [np.empty(0)], [np.empty(0, dtype=bool)]
+        row = 0
+        for batch in file.iter_batches(batch_size=4096, columns=["itl_us"]):
+            for values in batch.column(0):
+                if row % step == 0 and self.ok[row] and values.values is not None:
+                    one = values.values.to_numpy().astype(float) / 1000
+                    gaps.append(one)
+                    starts.append(self.first_s[row] + np.cumsum(one) / 1000)
+                    measured.append(np.full(len(one), self.measured[row]))
+                row += 1
+        return np.concatenate(starts), np.concatenate(gaps), np.concatenate(measured)
+
+    def unmeasured(self) -> list[tuple[str, float, float]]:
+        """Name, begin and end of warm-up and cool-down, where there are any, in s."""
+        spans = []
+        last_s = float(np.nanmax(self.end_s)) if self.rows else 0.0
+        warm, cool = self.phases == "warmup", self.phases == "cooldown"
+        if warm.any():
+            spans.append(("warm-up", 0.0, float(self.intended_s[~warm].min(initial=last_s))))
+        if cool.any():
+            spans.append(("cool-down", float(self.intended_s[cool].min()), last_s))
+        return spans
 
 
 def _plots(run: RunDir) -> list[str]:
     columns = _Columns(run)
-    figures = [
+    over_time = [
         _over_time(columns, "TTFT", columns.ttft_ms),
         _over_time(columns, "E2E", columns.e2e_ms),
-        _distribution("TTFT", columns.ttft_ms[columns.ok]),
-        _distribution("ITL", columns.gap_ms),
         _itl_over_time(columns),
         _tokens_per_s(columns),
         _errors(columns),
     ]
+    for name, begin_s, end_s in columns.unmeasured():
+        for figure in over_time:
+            if figure is not None:
+                figure.add_vrect(x0=begin_s, x1=end_s, annotation_text=name, **SHADE)
+    distributions = [
+        _distribution("TTFT", columns.ttft_ms[columns.ok & columns.measured]),
+        _distribution("ITL", columns.gap_ms[columns.gap_measured]),
+    ]
+    figures = [*over_time[:2], *distributions, *over_time[2:]]
     return [_embed(figure, place) for place, figure in enumerate(figures) if figure is not None]
 
 

@@ -7,6 +7,7 @@ Missing numbers are NaN in float arrays. Arrays of events are flat, over all row
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from kvswarm.errors import RunDirError
 from kvswarm.rundir import RunDir
 
 Floats = NDArray[np.float64]
@@ -77,10 +79,23 @@ class Rows:
         return values[np.repeat(wanted, np.diff(offsets))]
 
 
+@contextlib.contextmanager
+def open_table(run: RunDir) -> Iterator[pq.ParquetFile]:
+    """Open requests.parquet. Raises RunDirError where it is damaged, while it is read too."""
+    try:
+        with pq.ParquetFile(run.requests) as file:
+            yield file
+    except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: names that are no text
+        raise RunDirError(
+            f"{run.requests}: cannot be read: {error}",
+            fix="Restore the file from a copy: the journal that it was made of is gone.",
+        ) from error
+
+
 def read_rows(run: RunDir) -> Iterator[Rows]:
-    """Give the table's row groups."""
+    """Give the table's row groups. Raises RunDirError where it is damaged."""
     names = [*NUMBERS, *TEXTS, *LISTS, "output_valid"]
-    with pq.ParquetFile(run.requests) as file:
+    with open_table(run) as file:
         for group in range(file.num_row_groups):
             yield _rows(file.read_row_group(group, columns=names))
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from kvswarm.analysis.counting import Tally
@@ -23,7 +24,7 @@ from kvswarm.analysis.rows import Flags, Floats, Rows, read_rows
 from kvswarm.analysis.table import TableReport
 from kvswarm.analysis.uncertainty import first_late_us, spread_gaps_us
 from kvswarm.analysis.verdict import Evidence, Interval, judge
-from kvswarm.errors import EXIT_GATE_MISSED, EXIT_INVALID_MEASUREMENT, EXIT_PASSED
+from kvswarm.errors import EXIT_GATE_MISSED, EXIT_INVALID_MEASUREMENT, EXIT_PASSED, RunDirError
 from kvswarm.profiles.model import Profile, profile_from_dict
 from kvswarm.records import SCHEMA_VERSION
 from kvswarm.rundir import RunDir, RunInfo
@@ -61,7 +62,7 @@ class Totals:
     token_events: int = 0
     coalesced_events: int = 0
     unstamped_reads: int = 0
-    read_clock: bool = False
+    clocks: set[str] = field(default_factory=set)
     clock_steps: int = 0
     max_clock_step_us: float = 0.0
     idle_ns: float = 0.0
@@ -85,7 +86,13 @@ class Window:
 def summarise(run: RunDir, table: TableReport | None = None) -> dict[str, Any]:
     """Compute the figures of a run. Raises RunDirError where its files cannot be read."""
     info = run.read_info()
-    profile = profile_from_dict(info.profile)
+    try:
+        profile = profile_from_dict(info.profile)
+    except msgspec.ValidationError as error:
+        raise RunDirError(
+            f"{run.run_json}: profile: {error}",
+            fix="Restore run.json from a copy, or use the version of kvswarm that made the run.",
+        ) from error
     table = table or TableReport(0)
     window = _window(info, profile)
     totals = Totals()
@@ -120,7 +127,7 @@ def summarise(run: RunDir, table: TableReport | None = None) -> dict[str, Any]:
 
 
 def exit_code(summary: dict[str, Any]) -> int:
-    """3 for an invalid measurement, 1 for a missed gate, else 0."""
+    """3 for an invalid measurement, which goes before 1 for a missed gate; else 0."""
     if summary["verdict"]["status"] == "invalid":
         return EXIT_INVALID_MEASUREMENT
     missed = any(not gate["passed"] for gate in summary["gates"])
@@ -150,7 +157,7 @@ def _count(rows: Rows, totals: Totals, _profile: Profile) -> None:
     totals.token_events += int(rows["events"][measured].sum())
     totals.coalesced_events += int(rows["coalesced_events"][measured].sum())
     totals.unstamped_reads += int(rows["unstamped_reads"][measured].sum())
-    totals.read_clock |= bool((rows.texts["clock"] == "read").any())
+    totals.clocks.update(rows.texts["clock"][measured].tolist())
     steps_us = np.abs(rows.of("clock_step_us", measured))
     if len(steps_us):
         totals.clock_steps += len(steps_us)
@@ -297,7 +304,7 @@ def _generator(totals: Totals, info: RunInfo) -> dict[str, Any]:
         "coalesced_share": _share(totals.coalesced_events, totals.token_events),
         "cpu_s": sum(cpu_s) if cpu_s else None,
         "cpu_us_per_token_event": sum(cpu_s) * 1e6 / events if cpu_s and events else None,
-        "clock": "read" if totals.read_clock else info.clock,
+        "clock": "mixed" if len(totals.clocks) > 1 else next(iter(totals.clocks), None),
         "workers": len(info.workers),
         "dropped_arrivals": sum(worker.dropped_arrivals for worker in info.workers),
         "failed_listeners": sum(worker.failed_listeners for worker in info.workers),
@@ -376,7 +383,8 @@ def _gate(summary: dict[str, Any], name: str, limit: float) -> dict[str, Any]:
     value: float | None
     if name == "error_share":
         requests = summary["requests"]
-        value = _share(requests["failed"], requests["ok"] + requests["failed"])
+        ended = requests["ok"] + requests["failed"]
+        value = requests["failed"] / ended if ended else None
     elif name in MINIMUM_GATES:
         part, key = MINIMUM_GATES[name]
         value = summary[part][key]

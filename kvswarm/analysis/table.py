@@ -5,11 +5,13 @@ Out: `requests.parquet`, in row groups; the journal goes when the table is whole
 Not: figures (`summary.py`).
 
 Runs with bounded memory: one row group at a time. A journal that was cut short by a crash gives
-what is whole; a batch that came twice is kept once.
+what is whole; a batch that came twice is kept once. While the run goes on there is no table: the
+journal is its writer's. Two that finish a run at once make the same table, each in its own file.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,9 +20,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from kvswarm.analysis.rows import open_table
 from kvswarm.errors import RunDirError
 from kvswarm.records import SCHEMA_VERSION, Record
-from kvswarm.rundir import JournalReader, RunDir
+from kvswarm.rundir import JournalReader, RunDir, check_version
 
 ROWS_PER_GROUP: Final = 4096
 
@@ -65,43 +68,68 @@ class TableReport:
 
 
 def finish_table(run: RunDir) -> TableReport:
-    """Turn the journal into the table, unless that was done. Raises RunDirError: neither there."""
-    if not run.journal.exists():
+    """Turn the journal into the table, unless that was done.
+
+    Raises RunDirError where the run goes on, where neither file is there, or one is damaged.
+    """
+    if run.going_on:
+        raise RunDirError(
+            f"{run.path}: the run is still going on",
+            fix="Wait for its end, or stop it with Ctrl-C or SIGTERM: what was measured is kept.",
+        )
+    try:
+        return _make_table(run)
+    except FileNotFoundError as error:  # no journal, or another report was quicker
         if not run.requests.exists():
             raise RunDirError(
                 f"{run.path}: holds neither requests.journal nor requests.parquet",
                 fix="The run measured nothing, or these files were moved away.",
-            )
+            ) from error
         return _report_of(run)
+
+
+def _make_table(run: RunDir) -> TableReport:
+    """Write the table whole or not at all. Raises FileNotFoundError where there is no journal."""
     reader = JournalReader(run.journal)
     seen: set[int] = set()
     duplicates = 0
-    unfinished = run.path / ".requests.parquet"
-    with pq.ParquetWriter(unfinished, SCHEMA, compression="zstd") as writer:
-        for records in _groups(reader):
-            fresh = []
-            for record in records:
-                if record.index in seen:
-                    duplicates += 1
-                else:
-                    seen.add(record.index)
-                    fresh.append(record)
-            writer.write_table(to_table(fresh))
-        # The journal goes; what it told must still be there when the figures are made again.
-        writer.add_key_value_metadata(
-            {"duplicates": str(duplicates), "cut_short": str(int(reader.cut_short))}
-        )
-    unfinished.replace(run.requests)
-    run.journal.unlink()
+    unfinished = run.path / f".requests.parquet.{os.getpid()}"
+    try:
+        with pq.ParquetWriter(unfinished, SCHEMA, compression="zstd") as writer:
+            for records in _groups(reader):
+                fresh = []
+                for record in records:
+                    if record.index in seen:
+                        duplicates += 1
+                    else:
+                        seen.add(record.index)
+                        fresh.append(record)
+                writer.write_table(to_table(fresh))
+            # The journal goes; what it told must still be there when the figures are made again.
+            writer.add_key_value_metadata(
+                {"duplicates": str(duplicates), "cut_short": str(int(reader.cut_short))}
+            )
+        unfinished.replace(run.requests)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    run.journal.unlink(missing_ok=True)
     return TableReport(len(seen), duplicates, reader.cut_short)
 
 
 def _report_of(run: RunDir) -> TableReport:
-    """What making the table showed when it was made."""
-    table = pq.read_metadata(run.requests)
-    noted = table.metadata
+    """What making the table showed then. Raises RunDirError where it is not one of ours."""
+    with open_table(run) as file:
+        columns, table = list(file.schema_arrow), file.metadata
+        noted = {key.decode(): text.decode() for key, text in (table.metadata or {}).items()}
+    check_version(run.requests, noted.get("schema_version"))
+    wrong = [column.name for column in SCHEMA if column not in columns]
+    if wrong:
+        raise RunDirError(
+            f"{run.requests}: these columns are not as kvswarm writes them: {', '.join(wrong)}",
+            fix="Restore the file from a copy.",
+        )
     return TableReport(
-        table.num_rows, int(noted.get(b"duplicates", 0)), noted.get(b"cut_short") == b"1"
+        table.num_rows, int(noted.get("duplicates", "0")), noted.get("cut_short") == "1"
     )
 
 

@@ -6,7 +6,8 @@ Out: `Verdict`.  A function of its arguments.
 The main test: each of TTFT p50 and p99 and ITL p50 and p99 is known to lie between a low and a
 high value (`uncertainty.py`). Where these are too far apart, the generator was too slow to see
 when the tokens came. `degraded`: a figure may be off by more than the profile's degraded limits.
-`invalid`: by more than the invalid ones, both the share and the ms.
+`invalid`: by more than the invalid ones, both the share and the ms; or there are no figures at all.
+docs/decisions/0001 and 0002 tell why.
 """
 
 from __future__ import annotations
@@ -196,7 +197,10 @@ def _completeness(evidence: Evidence) -> Iterator[Reason]:
             text="the run was cut off; the figures are those of the requests that had ended.",
         )
     if not evidence.succeeded:
-        yield Reason(status="degraded", text="no request succeeded: there are no latencies.")
+        yield Reason(
+            status="invalid",
+            text="no request succeeded in the measured phase: there are no latencies.",
+        )
     if evidence.ended == "disk_full":
         yield Reason(status="degraded", text="the run was stopped because the disk was full.")
     if evidence.cut_short:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Final
@@ -43,7 +44,7 @@ class Simulator:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+        for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 pipe.close()
 
@@ -53,20 +54,25 @@ def start_simulator(arguments: Sequence[str] = ()) -> Simulator:
 
     It ends with this process, however that ends: it watches its standard input. Raises TargetError.
     """
-    process = subprocess.Popen(  # noqa: S603 - our own module, no shell
-        [sys.executable, "-m", "kvswarm.simulator", "--exit-with-parent", *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None  # noqa: S101 - asked for above
-    line = process.stdout.readline()
-    if not line.startswith(READY):
-        _, detail = process.communicate()
-        raise TargetError(
-            f"the simulator did not start: {(detail or line).strip() or 'no message'}",
-            fix="See `kvswarm simulate --help` for its options.",
+    # A file and no pipe: nobody reads it while the simulator runs, and a full pipe would stop it.
+    with tempfile.TemporaryFile("w+") as complaints:
+        process = subprocess.Popen(  # noqa: S603 - our own module, no shell
+            [sys.executable, "-m", "kvswarm.simulator", "--exit-with-parent", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            text=True,
+            start_new_session=True,
         )
-    return Simulator(process, line.removeprefix(READY).strip())
+        assert process.stdout is not None  # noqa: S101 - asked for above
+        line = process.stdout.readline()
+        simulator = Simulator(process, line.removeprefix(READY).strip())
+        if not line.startswith(READY):
+            simulator.stop()
+            complaints.seek(0)
+            detail = (complaints.read() or line).strip()
+            raise TargetError(
+                f"the simulator did not start: {detail or 'no message'}",
+                fix="See `kvswarm simulate --help` for its options.",
+            )
+    return simulator

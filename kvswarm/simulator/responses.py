@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 from kvswarm.simulator.engine import Sequence
-from kvswarm.simulator.wire import Chunks, Request, framed
+from kvswarm.simulator.wire import Chunks, Request, encode, framed
 
 FLUSH_S: Final = 0.5
 FAULTS_OF_ANY_ANSWER: Final = frozenset({"cut", "stall"})
@@ -34,14 +34,24 @@ class Response:
     fault: str | None
     request_id: str | None
     read_ns: int
-    first_token_ns: int | None = None
-    last_token_ns: int | None = None
+    token_ns: list[int] = field(default_factory=list)
+    """When each token had been handed to the kernel."""
     gone: bool = False
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         if not self.request.stream and self.fault not in FAULTS_OF_ANY_ANSWER:
             self.fault = None
+
+    @property
+    def first_token_ns(self) -> int | None:
+        """When the first token had been handed to the kernel."""
+        return self.token_ns[0] if self.token_ns else None
+
+    @property
+    def last_token_ns(self) -> int | None:
+        """When the latest token had been handed to the kernel."""
+        return self.token_ns[-1] if self.token_ns else None
 
     def put_token(self) -> bool:
         """Write the next token; False where the stream is over by a fault or a lost client."""
@@ -57,10 +67,7 @@ class Response:
         else:
             role = chunks.role()
             self._put((framed(role) if role else b"") + framed(chunks.token()))
-        now_ns = time.time_ns()
-        if self.first_token_ns is None:
-            self.first_token_ns = now_ns
-        self.last_token_ns = now_ns
+        self.token_ns.append(time.time_ns())
         return True
 
     def _put(self, data: bytes) -> None:
@@ -120,7 +127,7 @@ class TruthLog:
     """A JSON line per response: when it was read and when its tokens were written."""
 
     def __init__(self, path: Path | None) -> None:
-        self._file = path.open("w", encoding="utf-8") if path is not None else None
+        self._file = path.open("wb") if path is not None else None
         self._flushed_s = time.monotonic()
 
     def add(self, response: Response, sequence: Sequence) -> None:
@@ -134,8 +141,9 @@ class TruthLog:
             "last_token_ns": response.last_token_ns,
             "events": response.chunks.tokens,
             "finish": sequence.finish_reason,
+            "itl_us": [round((b - a) / 1000) for a, b in pairwise(response.token_ns)],
         }
-        self._file.write(json.dumps(line) + "\n")
+        self._file.write(encode(line) + b"\n")
         if time.monotonic() - self._flushed_s > FLUSH_S:
             self._flushed_s = time.monotonic()
             self._file.flush()

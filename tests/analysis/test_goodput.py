@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kvswarm.analysis.summary import exit_code
+from kvswarm.records import Record
 
 sys.path.insert(0, str(Path(__file__).parent))
 from rundirs import MIXED, START_NS, failed, good, profile, run_info, summary_of
@@ -113,14 +114,40 @@ def test_gates_hold_figures_of_the_run_against_limits(
     assert exit_code(summary) == (0 if passed else 1)
 
 
-def test_a_gate_on_what_was_not_measured_is_missed(tmp_path: Path) -> None:
-    """A run without a first token is no proof that it was fast."""
-    case = profile(gate={"ttft_p99_ms": 1e9, "goodput_rps": 0.0})
-    summary = summary_of(tmp_path, [failed(0, "http_500")], run_info(case))
+@pytest.mark.parametrize(
+    ("rows", "error_share"),
+    [([], None), ([failed(0, "cancelled")], None), ([failed(0, "http_500")], 1.0)],
+    ids=["empty", "cancelled", "failed"],
+)
+def test_a_gate_on_what_was_not_measured_is_missed(
+    tmp_path: Path, rows: list[Record], error_share: float | None
+) -> None:
+    """A run without a first token is no proof that it was fast, nor one without an end of no error."""
+    case = profile(gate={"ttft_p99_ms": 1e9, "error_share": 0.05, "goodput_rps": 0.0})
+    summary = summary_of(tmp_path, rows, run_info(case))
     assert [(gate["value"], gate["passed"]) for gate in summary["gates"]] == [
-        (None, False), (0.0, True),
+        (None, False), (error_share, False), (0.0, True),
     ]  # fmt: skip
-    assert exit_code(summary) == 1
+
+
+@pytest.mark.parametrize(
+    ("successes", "gate", "code"),
+    [
+        (0, {}, 3),
+        (0, {"error_share": 0.05}, 3),  # nothing was measured: that goes before the missed gate
+        (1, {}, 0),  # whoever sets no limit has none
+        (1, {"error_share": 0.05}, 1),
+        (19, {"error_share": 0.05}, 0),
+    ],
+)
+def test_failures_miss_their_gate_and_nothing_but_failures_is_no_measurement(
+    tmp_path: Path, successes: int, gate: dict[str, float], code: int
+) -> None:
+    """No run of failures alone may look like one that passed."""
+    rows = [failed(0, "http_500"), *(good(i + 1) for i in range(successes))]
+    summary = summary_of(tmp_path, rows, run_info(profile(gate=gate)))
+    assert exit_code(summary) == code
+    assert (summary["verdict"]["status"] == "invalid") == (not successes)
 
 
 def test_an_slo_on_a_percentile_is_a_gate_of_the_run_too(tmp_path: Path) -> None:

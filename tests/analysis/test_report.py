@@ -6,26 +6,32 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from kvswarm.analysis.finish import finish
+from kvswarm.cli import main
 from kvswarm.records import Record, pack_u32
-from kvswarm.rundir import RunInfo, TargetInfo
+from kvswarm.rundir import RunDir, RunInfo, TargetInfo
 
 sys.path.insert(0, str(Path(__file__).parent))
 from rundirs import MIXED, good, profile, run_info, unsent, write_run
 
 PLOTS = [
-    "TTFT over time", "E2E over time", "TTFT: share of 4 at or below", "ITL: share of 12 at or below",
+    "TTFT over time", "E2E over time", "TTFT: share of 2 at or below", "ITL: share of 6 at or below",
     "ITL over time", "Output tokens/s", "Errors over time",
 ]  # fmt: skip
-"""Of MIXED, whose warm-up and cool-down are drawn too: four successes of three gaps each."""
+"""Of MIXED, with two measured successes of three gaps each."""
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \"' $title ${x} &amp;"
+
+Damage = Callable[[RunDir], object]
 
 
 @dataclass
@@ -120,8 +126,40 @@ def test_plots_show_the_rows(tmp_path: Path) -> None:
     (tokens,) = figures["Output tokens/s"]["data"]
     step_s = tokens["x"][1] - tokens["x"][0]
     assert sum(tokens["y"]) * step_s == pytest.approx(16, rel=1e-3)
-    (gaps,) = figures["ITL: share of 12 at or below"]["data"]
-    assert (gaps["x"][0], gaps["x"][-1]) == (10.0, 500.0)
+
+
+def test_distributions_are_of_what_the_figures_are_of(tmp_path: Path) -> None:
+    """Five seconds of warm-up in the curve would contradict the table above it."""
+    page = page_of(tmp_path, MIXED)
+    figures = dict(zip(page.titles, page.figures, strict=True))
+    for name, ends in (("TTFT: share of 2", (100.0, 200.0)), ("ITL: share of 6", (10.0, 20.0))):
+        (curve,) = figures[f"{name} at or below"]["data"]
+        assert (curve["x"][0], curve["x"][-1]) == ends
+
+
+def test_warm_up_and_cool_down_are_shaded_in_plots_over_time(tmp_path: Path) -> None:
+    """They are in no figure; the first measured request is wanted at 1 s, cool-down is from 9 s on."""
+    page = page_of(tmp_path / "mixed", MIXED)
+    for title, figure in zip(page.titles, page.figures, strict=True):
+        shapes = figure["layout"].get("shapes", [])
+        assert bool(shapes) == ("at or below" not in title), title
+        if shapes:
+            assert [shape["x0"] for shape in shapes] == pytest.approx([0.0, 9.0], abs=1e-6)
+            assert [shape["x1"] for shape in shapes] == pytest.approx([1.0, 15.501], abs=1e-6)
+            names = [note["text"] for note in figure["layout"]["annotations"]]
+            assert names == ["warm-up", "cool-down"]
+    for figure in page_of(tmp_path / "plain", [good(0), good(1)]).figures:
+        assert "shapes" not in figure["layout"]
+    only_warm = page_of(tmp_path / "warm", [good(0, phase="warmup")])
+    assert only_warm.figures[0]["layout"]["shapes"][0]["x1"] == pytest.approx(0.131, abs=1e-6)
+
+
+def test_tokens_over_time_are_those_of_the_summary_also_without_usage(tmp_path: Path) -> None:
+    """A server that does not count its tokens has not sent none."""
+    page = page_of(tmp_path, [good(0, completion_tokens=None), good(1, completion_tokens=10)])
+    (tokens,) = page.figures[page.titles.index("Output tokens/s")]["data"]
+    step_s = tokens["x"][1] - tokens["x"][0]
+    assert sum(tokens["y"]) * step_s == pytest.approx(14, rel=1e-3)
 
 
 def test_a_run_without_errors_has_no_plot_of_them(tmp_path: Path) -> None:
@@ -215,13 +253,68 @@ def test_the_exit_code_of_a_report_is_its_verdict_and_its_gates(
     assert not done.stderr
 
 
-def test_a_report_of_what_is_no_run_says_so_in_two_lines(tmp_path: Path) -> None:
-    """Not a traceback."""
-    done = subprocess.run(
-        [sys.executable, "-m", "kvswarm", "report", str(tmp_path)],
-        check=False, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "no run.json here" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not done.stdout
+def with_run_json(**changes: Any) -> Damage:
+    """Change run.json by hand."""
+
+    def damage(run: RunDir) -> None:
+        run.run_json.write_text(json.dumps({**json.loads(run.run_json.read_text()), **changes}))
+
+    return damage
+
+
+def with_table(spoil: Callable[[bytes], bytes]) -> Damage:
+    """Change the bytes of requests.parquet."""
+
+    def damage(run: RunDir) -> None:
+        run.requests.write_bytes(spoil(run.requests.read_bytes()))
+
+    return damage
+
+
+def foreign_table(run: RunDir) -> None:
+    """A table of somebody else."""
+    pq.write_table(pa.table({"x": [1]}), run.requests)
+
+
+def table_without_a_column(run: RunDir) -> None:
+    """As another tool may write it back."""
+    pq.write_table(pq.read_table(run.requests).drop_columns("ttft_ms"), run.requests)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda run: run.run_json.unlink(), "no run.json here"),
+        (lambda run: run.run_json.write_text("{"), "run.json: cannot be read"),
+        (with_run_json(schema_version=99), "run.json: schema_version 99"),
+        (with_run_json(profile={"name": 3}), "run.json: profile: "),
+        (with_run_json(target={"base_url": "u", "model": "m", "endpoint": "e"}), "$.run.endpoint"),
+        (lambda run: run.requests.unlink(), "neither requests.journal nor requests.parquet"),
+        (with_table(lambda _: b""), "requests.parquet: cannot be read"),
+        (with_table(lambda whole: whole[:-9]), "requests.parquet: cannot be read"),
+        (with_table(lambda whole: whole[:4] + bytes(2000) + whole[2004:]), "requests.parquet: cannot be read"),
+        (foreign_table, "requests.parquet: schema_version None"),
+        (table_without_a_column, "requests.parquet: these columns are not as kvswarm writes them: ttft_ms"),
+    ],
+)  # fmt: skip
+def test_damaged_files_are_named_with_what_to_do(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    damage: Damage,
+    told: str,
+) -> None:
+    """Exit code 2, the file and what to do; not a traceback."""
+    run = write_run(tmp_path, [MIXED])
+    finish(tmp_path)
+    damage(run)
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    monkeypatch.setattr(sys, "argv", ["kvswarm", "report", str(tmp_path)])
+    with pytest.raises(SystemExit) as left:
+        main()
+    out, err = capsys.readouterr()
+    assert left.value.code == 2
+    assert not out
+    assert told in err
+    assert str(tmp_path) in err
+    assert len(err.splitlines()) > 1, "what to do"

@@ -208,6 +208,8 @@ def test_a_run_without_a_success_has_null_latencies_and_a_report(
     assert summary["requests"]["ok"] == 0
     assert summary["requests"]["sent"] == sum(row.phase == "measure" for row in rows)
     assert summary["goodput"]["share"] == 0.0
+    assert summary["verdict"]["status"] == "invalid"
+    assert any("no request succeeded" in reason for reason in summary["verdict"]["reasons"])
     assert "</html>" in run.report.read_text()
 
 
@@ -266,10 +268,18 @@ def test_what_the_generator_did_is_summed_over_its_workers(tmp_path: Path) -> No
     assert generator["clock"] == "kernel"
 
 
-def test_the_clock_is_the_one_that_the_rows_were_stamped_with(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("clocks", "told"),
+    [(["kernel"] * 2, "kernel"), (["read"] * 2, "read"), (["kernel", "read"], "mixed"), ([], None)],
+)
+def test_the_clock_is_the_one_that_the_rows_were_stamped_with(
+    tmp_path: Path, clocks: list[str], told: str | None
+) -> None:
     """Where the kernel gives no stamps, the figures hold the generator's delay, and say so."""
-    summary = summary_of(tmp_path, [good(0), good(1, clock="read")])
-    assert summary["generator"]["clock"] == "read"
+    rows = [good(i, clock=clock) for i, clock in enumerate(clocks)]
+    run = write_run(tmp_path, [[*rows, good(9, phase="warmup", clock="read")]])
+    assert finish(tmp_path)["generator"]["clock"] == told
+    assert "clock" not in json.loads(run.run_json.read_text()), "nobody knows it when it is written"
 
 
 def test_figures_made_again_are_the_same(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from hypothesis import strategies as st
 from kvswarm.analysis.finish import finish
 from kvswarm.analysis.table import ROWS_PER_GROUP, SCHEMA, TableReport, finish_table, to_table
 from kvswarm.errors import RunDirError
-from kvswarm.records import Record, pack_u32
-from kvswarm.rundir import RunDir
+from kvswarm.records import Record, encode_batch, pack_u32
+from kvswarm.rundir import JournalWriter, RunDir
 
 sys.path.insert(0, str(Path(__file__).parent))
 from rundirs import START_NS, failed, good, run_info, unsent, write_run
@@ -145,7 +146,7 @@ def test_a_journal_that_was_cut_in_its_header_gives_an_empty_table(
     summary = finish(tmp_path)
     assert pq.read_table(run.requests).num_rows == 0
     assert summary["requests"]["sent"] == 0
-    assert summary["verdict"]["status"] == "degraded"
+    assert summary["verdict"]["status"] == "invalid"
 
 
 def test_a_cut_run_stays_cut_when_its_figures_are_made_again(tmp_path: Path) -> None:
@@ -162,13 +163,42 @@ def test_the_journal_goes_when_the_table_is_whole_and_not_before(tmp_path: Path)
     run = write_run(tmp_path, [[good(0)], [good(1)]])
     journal = run.journal.read_bytes()
     run.requests.write_bytes(b"half a table")
-    (tmp_path / ".requests.parquet").write_bytes(b"PAR1 half of another")
     finish_table(run)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["requests.parquet", "run.json"]
     first = pq.read_table(run.requests)
     run.journal.write_bytes(journal)
     assert finish_table(run) == finish_table(run) == TableReport(rows=2)
     assert pq.read_table(run.requests).equals(first)
+
+
+def test_a_run_that_goes_on_is_left_alone(tmp_path: Path) -> None:
+    """Its journal is still written: taken away, the rest of the run would go nowhere."""
+    run = RunDir(tmp_path)
+    run.write_info(run_info(ended=None, ended_ns=None))
+    journal = JournalWriter(run.journal)
+    journal.append(encode_batch([good(0)]))
+    with pytest.raises(RunDirError, match="still going on") as caught:
+        finish(tmp_path)
+    assert "Ctrl-C" in caught.value.fix
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["requests.journal", "run.json"]
+    journal.append(encode_batch([good(1)]))
+    journal.close()
+    assert finish(tmp_path)["requests"]["ok"] == 2
+
+
+def test_two_reports_at_once_both_tell_all(tmp_path: Path) -> None:
+    """`kvswarm run` makes one at its end, just when somebody has lost patience."""
+    records = [good(i) for i in range(20_000)]
+    run = write_run(tmp_path, [records[start : start + 500] for start in range(0, 20_000, 500)])
+    command = [sys.executable, "-m", "kvswarm", "report", "--json", str(tmp_path)]
+    reports = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(3)]
+    told = [report.communicate()[0] for report in reports]
+    assert [report.returncode for report in reports] == [0, 0, 0]
+    assert told == [run.summary.read_bytes()] * 3
+    assert pq.read_table(run.requests)["index"].to_pylist() == list(range(20_000))
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [
+        "report.html", "requests.parquet", "run.json", "summary.json",
+    ]  # fmt: skip
 
 
 def test_a_finished_table_is_left_as_it_is(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from kvswarm.errors import TargetError
 from kvswarm.simulator.config import FAULTS, SimulatorConfig, parse_arguments
 from kvswarm.simulator.launch import start_simulator
 
@@ -44,6 +45,24 @@ def test_it_ends_with_the_process_that_started_it() -> None:
     with start("--exit-with-parent") as process:
         process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0
+
+
+def test_an_embedded_one_is_not_stopped_by_what_it_complains_of() -> None:
+    """Nobody reads its complaints while it runs: 64 KiB of them fill a pipe."""
+    with start_simulator() as simulator:
+        port = int(simulator.url.rpartition(":")[2])
+        for _ in range(2000):  # each is a line of some 40 bytes
+            with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as sock:
+                sock.sendall(b"no HTTP\r\n\r\n")
+                assert sock.recv(65536).startswith(b"HTTP/1.1 400")
+        assert Server(simulator.process, port).get("/health").status == 200
+
+
+def test_an_embedded_one_that_does_not_start_says_why(tmp_path: Path) -> None:
+    """Its complaint is the message."""
+    missing = str(tmp_path / "missing" / "truth")
+    with pytest.raises(TargetError, match=f"did not start: .*{missing}: No such file"):
+        start_simulator(["--truth-log", missing])
 
 
 def test_what_cannot_be_had_is_one_message_and_code_2(tmp_path: Path) -> None:

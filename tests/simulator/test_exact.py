@@ -53,12 +53,15 @@ def test_tokens_come_on_the_schedule_and_the_log_tells_when(tmp_path: Path) -> N
             "last_token_ns",
             "events",
             "finish",
+            "itl_us",
         ]
         assert (line["events"], line["finish"]) == (9, "length")
         read_ns, first_ns, last_ns = line["read_ns"], line["first_token_ns"], line["last_token_ns"]
         assert before_ns <= read_ns < first_ns < last_ns <= after_ns
         assert first_ns - read_ns >= 40 * MS - EARLY_NS
         assert last_ns - read_ns >= (40 + 8 * 5) * MS - EARLY_NS
+        assert len(line["itl_us"]) == 8
+        assert sum(line["itl_us"]) == pytest.approx((last_ns - first_ns) / 1000, abs=4)
 
 
 def test_every_stream_of_a_crowd_keeps_its_own_schedule(tmp_path: Path) -> None:
