@@ -53,6 +53,7 @@ class WorkerInfo(msgspec.Struct, kw_only=True):
     host: str
     pid: int
     records: int = 0
+    """Requests it started, each of which owes the table a row."""
     cpu_s: float | None = None
     """CPU time of the process (user and system) from the start of the load to its end."""
     token_events: int = 0
@@ -80,6 +81,8 @@ class RunInfo(msgspec.Struct, kw_only=True):
     versions: dict[str, str]
     host: dict[str, Any]
     workers: list[WorkerInfo] = msgspec.field(default_factory=list)
+    late_workers: int = 0
+    """Locust workers that joined after the start: users that Locust gave them made no requests."""
     started_ns: int
     load_started_ns: int | None = None
     """When the load pattern began."""

@@ -24,7 +24,7 @@ from kvswarm.analysis.rows import Flags, Floats, open_table
 from kvswarm.rundir import RunDir, RunInfo
 
 MAX_POINTS: Final = 5000
-MAX_ITL_ROWS: Final = 20000
+MAX_ITL_ROWS: Final = 4000
 TIME_BINS: Final = 120
 DEFINITIONS: Final = {
     "ttft_ms": ("TTFT", "first token minus sent"),

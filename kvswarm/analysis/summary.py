@@ -331,6 +331,7 @@ def _evidence(totals: Totals, info: RunInfo, profile: Profile, table: TableRepor
         arrivals=totals.rows + dropped,
         dropped_arrivals=dropped,
         lost_workers=sum(worker.lost for worker in info.workers),
+        late_workers=info.late_workers,
         succeeded=totals.ok,
         missing_rows=max(0, sum(worker.records for worker in info.workers) - totals.rows),
         ended=info.ended,

@@ -65,6 +65,7 @@ class Evidence:
     arrivals: int = 0
     dropped_arrivals: int = 0
     lost_workers: int = 0
+    late_workers: int = 0
     succeeded: int = 1
     missing_rows: int = 0
     """Records that workers made, but that are not in the table."""
@@ -185,6 +186,14 @@ def _completeness(evidence: Evidence) -> Iterator[Reason]:
         yield Reason(
             status="degraded",
             text=f"{evidence.lost_workers} workers were lost, with what they had not sent yet.",
+        )
+    if evidence.late_workers and not evidence.open_loop:
+        yield Reason(
+            status="degraded",
+            text=(
+                f"{evidence.late_workers} workers joined after the start and have no part in the "
+                "run; users that Locust gave them made no requests. Use --expect-workers."
+            ),
         )
     if evidence.missing_rows:
         yield Reason(

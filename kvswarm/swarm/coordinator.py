@@ -236,10 +236,7 @@ class Coordinator:
                     self._look_for_end()
         for client in set(clients) - set(self._workers) - self._late:
             self._late.add(client)
-            self.info.notes.append(
-                f"worker {client} joined after the start and has no part in this run; "
-                "the users that Locust gives it make no requests"
-            )
+            self.info.late_workers += 1
 
     def _look_for_end(self) -> None:
         if all(worker.over for worker in self._workers.values()):

@@ -371,7 +371,7 @@ class Generator:
             worker=self._plan.shard,
             host=socket.gethostname(),
             pid=os.getpid(),
-            records=self._records_made,
+            records=max(self._standing.counts.started, self._records_made),
             cpu_s=self._cpu_s,
             token_events=self._client.token_events,
             dropped_arrivals=self._dropped,

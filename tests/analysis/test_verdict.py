@@ -230,6 +230,7 @@ def test_reads_without_a_stamp_of_the_kernel_are_told_of(tmp_path: Path) -> None
     ("changes", "text"),
     [
         ({"workers": [worker(), worker(worker=1, lost=True)]}, "1 workers were lost"),
+        ({"late_workers": 2}, "2 workers joined after the start"),
         (
             {"workers": [worker(records=120), worker(worker=1, records=85)]},
             "5 records that workers made are not in the table",
