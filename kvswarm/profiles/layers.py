@@ -2,12 +2,16 @@
 
 In:  `Document`s, each checked against the schema.  Out: one `Document`.
 
-Mappings merge key by key, everything else is replaced. Three rules keep a refinement from
+Mappings merge key by key, everything else is replaced. Five rules keep a refinement from
 being at odds with what it refines:
 
 - A layer that gives one end (`requests` or `duration_s`) takes the other, inherited one away.
+- A layer that ends the run otherwise takes away an inherited `warmup` or `cooldown` in the unit of
+  the end that is gone.
 - A layer that changes `pattern` takes away inherited keys which the new pattern has no use for.
 - A layer that gives `max_tokens` alone replaces an inherited fixed `output_tokens`.
+- A layer that gives `prompts` takes away what shapes made prompts: an inherited `input_tokens` or
+  `shared_prefix_tokens`.
 
 A null at the top level takes an inherited key away.
 """
@@ -26,7 +30,9 @@ DEFAULT_PATTERN: Final = "steady"
 
 ENDS: Final = ("requests", "duration_s")
 
-REPLACED_WHOLE: Final = frozenset({"input_tokens", "output_tokens", "warmup", "cooldown"})
+WINDOWS: Final = ("warmup", "cooldown")
+
+REPLACED_WHOLE: Final = frozenset({"input_tokens", "output_tokens", *WINDOWS})
 """Mappings whose keys exclude one another, so that merging them would make no sense."""
 
 _ARRIVALS: Final = frozenset({"rate_rps", "concurrency", "max_in_flight"})
@@ -42,6 +48,9 @@ KEYS_OF_PATTERN: Final = {
     "stages": frozenset({"stages", "max_in_flight"}),
 }
 """Which of the keys that shape the load go with which pattern."""
+
+MADE_PROMPT_KEYS: Final = frozenset({"input_tokens", "shared_prefix_tokens"})
+"""What shapes made prompts, and has no effect on those of a file."""
 
 SHAPE_KEYS: Final = frozenset().union(*KEYS_OF_PATTERN.values())
 
@@ -94,7 +103,18 @@ def _taken_away(base: Document, layer: Document) -> frozenset[str]:
         output = base.values.get("output_tokens")
         if isinstance(output, int) or (isinstance(output, dict) and "fixed" in output):
             away.add("output_tokens")
+    if layer.values.get("prompts") is not None:
+        away.update(MADE_PROMPT_KEYS)
+    kept = {key: value for key, value in base.values.items() if key not in away} | layer.values
+    ends_gone = _ends(base.values) - _ends(kept)
+    away.update(key for key in WINDOWS if ends_gone & set(base.values.get(key) or ()))
     return frozenset(away)
+
+
+def _ends(values: dict[str, Any]) -> set[str]:
+    """Tell which of `ENDS` end a run of these values."""
+    given = {end for end in ENDS if values.get(end) is not None}
+    return given or (set() if levels_duration_s(values) is None else {"duration_s"})
 
 
 def override_layer(base: Document, overrides: Overrides) -> Document:
@@ -128,8 +148,8 @@ def override_layer(base: Document, overrides: Overrides) -> Document:
 
 def levels_duration_s(values: dict[str, Any]) -> float | None:
     """Add up the time of `ramp` or `stages`; None for other patterns."""
-    if pattern_of(values) == "ramp" and "ramp" in values:
+    if pattern_of(values) == "ramp" and values.get("ramp") is not None:
         return float(values["ramp"]["duration_s"])
-    if pattern_of(values) == "stages" and "stages" in values:
+    if pattern_of(values) == "stages" and values.get("stages") is not None:
         return float(sum(stage["duration_s"] for stage in values["stages"]))
     return None

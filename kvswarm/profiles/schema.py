@@ -57,6 +57,8 @@ RULES: Final = {
     "const": "must be true",
     "minItems": "must not be empty",
     "minLength": "must not be empty",
+    "pattern": "must begin with a letter or digit and hold only those, spaces, '.', '_' and '-', "
+    "100 at most",
 }
 
 REQUEST_KEY_FIXES: Final = {

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kvswarm.errors import ProfileError
 from kvswarm.profiles.load import list_profiles, load_profile
-from kvswarm.profiles.model import Lengths, Profile, Stage, profile_from_dict
+from kvswarm.profiles.model import Lengths, Profile, Stage, Window, profile_from_dict
 from kvswarm.profiles.overrides import Overrides
 
 
@@ -107,6 +107,10 @@ def test_an_older_open_loop_profile_asks_for_a_rate_and_takes_it(
         ("input_tokens: {}", ":1: input_tokens is {}; must hold exactly one of", "Length"),
         ("stages:\n- {duration_s: 1}\n- {rate_rps: 1}", ":3: stages[1] lacks duration_s", "Give"),
         ("warmup: {requests: 1, duration_s: 2}", "must hold exactly one of", "First part"),
+        ("name: ../../evil", "must begin with a letter or digit", "run directories"),
+        ("name: __init__", "must begin with a letter or digit", "run directories"),
+        (f"name: {101 * 'n'}", "100 at most", "run directories"),
+        ("name: ''", "must begin with a letter or digit", "run directories"),
         ("1: 2", ":1: has the key '1', not text", "quotes"),
         ("- a", "holds no mapping", "pattern: steady"),
         ("", "holds no mapping", "pattern: steady"),
@@ -248,6 +252,71 @@ def test_a_refinement_merges_maps_and_replaces_what_excludes_itself(tmp_path: Pa
     assert profile.slo == {"ttft_ms": 50.0, "e2e_ms": 900.0}
     assert profile.request == {"temperature": 1, "top_p": 1}
     assert profile.seed == 0
+
+
+@pytest.mark.parametrize(
+    ("parent", "child", "warmup", "cooldown"),
+    [
+        ("duration_s: 60", "requests: 50", Window(), Window()),
+        ("duration_s: 60\nrequests: 900", "requests: 50", Window(), Window()),
+        (
+            "duration_s: 60\nrequests: 900",
+            "requests: null",
+            Window(duration_s=5),
+            Window(duration_s=2),
+        ),
+        ("duration_s: 60", "duration_s: 30", Window(duration_s=5), Window(duration_s=2)),
+        (
+            "duration_s: 60",
+            "duration_s: 30\nrequests: 50",
+            Window(duration_s=5),
+            Window(duration_s=2),
+        ),
+        ("duration_s: 60", "requests: 50\nwarmup: {requests: 3}", Window(requests=3), Window()),
+        ("duration_s: 60", "requests: 50\nwarmup: {duration_s: 1}", Window(duration_s=1), Window()),
+        (
+            "concurrency: null\npattern: stages\nstages: [{duration_s: 60, concurrency: 1}]",
+            "requests: 50",
+            Window(),
+            Window(),
+        ),
+    ],
+)
+def test_another_end_takes_the_windows_of_the_old_one_away(
+    tmp_path: Path, parent: str, child: str, warmup: Window, cooldown: Window
+) -> None:
+    """`--requests 50` on a run of minutes must not fail for a cool-down that nobody gave."""
+    (tmp_path / "base.yaml").write_text("concurrency: 4")
+    (tmp_path / "parent.yaml").write_text(
+        f"extends: base.yaml\nwarmup: {{duration_s: 5}}\ncooldown: {{duration_s: 2}}\n{parent}"
+    )
+    profile = profile_of(tmp_path, f"extends: parent.yaml\n{child}")
+    assert (profile.warmup, profile.cooldown) == (warmup, cooldown)
+
+
+def test_windows_in_requests_leave_with_the_requests(tmp_path: Path) -> None:
+    """The same the other way round, and from the command line."""
+    text = "concurrency: 4\nrequests: 100\nwarmup: {requests: 10}\ncooldown: {requests: 5}"
+    profile = profile_of(tmp_path, text, Overrides(duration_s=60))
+    assert (profile.warmup, profile.cooldown) == (Window(), Window())
+    profile = profile_of(tmp_path, text, Overrides(requests=50))
+    assert (profile.warmup.requests, profile.cooldown.requests) == (10, 5)
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in list_profiles()])
+def test_every_packaged_profile_can_end_by_requests_or_by_time(name: str) -> None:
+    """Whoever gives an end has not read the packaged file."""
+    assert load_profile(name, Overrides(requests=50)).load.duration_s is None
+    assert load_profile(name, Overrides(duration_s=50.0)).load.requests is None
+
+
+def test_a_file_of_prompts_takes_the_shape_of_made_prompts_away(tmp_path: Path) -> None:
+    """`extends: standard` and `prompts` is all that a person should have to write."""
+    (tmp_path / "parent.yaml").write_text("extends: standard\nshared_prefix_tokens: 32")
+    prompt = profile_of(tmp_path, "extends: parent.yaml\nprompts: p.jsonl").prompt
+    assert (prompt.input_tokens.kind, prompt.shared_prefix_tokens) == ("file", 0)
+    error = refusal(tmp_path, "extends: parent.yaml\nprompts: p.jsonl\ninput_tokens: 5")
+    assert "input_tokens cannot be chosen" in error.message
 
 
 def test_a_refinement_with_another_pattern_leaves_what_does_not_go_with_it(tmp_path: Path) -> None:
