@@ -93,10 +93,11 @@ def run(  # noqa: PLR0913, PLR0917 - one per flag
     """
     if list_profiles:
         return _list_profiles()
-    from kvswarm.commands import run as command  # noqa: PLC0415 - keeps --help quick
+    from kvswarm.commands.load import RunRequest  # noqa: PLC0415 - keeps --help quick
+    from kvswarm.commands.run import run as run_load  # noqa: PLC0415
 
-    return command.run(
-        command.RunRequest(
+    return run_load(
+        RunRequest(
             values=values,
             url=url,
             headers=headers,

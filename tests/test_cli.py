@@ -74,6 +74,14 @@ def type_in(
         (f"run --url {NOBODY} --header no-colon", "'Name: value'"),
         (f"run --url {NOBODY.replace('http', 'https')} --ca-file absent.pem", "absent.pem"),
         ("run --out full", "full: the run directory holds files already"),
+        ("run --profile ./prompts.yaml", "none.jsonl"),
+        ("run --profile ./name.yaml", "./name.yaml:1: name is '../standard'"),
+        ("run --dry-run --profile ./prompts.yaml", "none.jsonl"),
+        ("run --dry-run --url ftp://127.0.0.1", "not an http or https URL"),
+        ("run --dry-run --header no-colon", "'Name: value'"),
+        ("run --dry-run --api-key-env ABSENT", "ABSENT: no such variable"),
+        ("run --dry-run --out full", "full: the run directory holds files already"),
+        ("run --dry-run --url https://127.0.0.1 --ca-file absent.pem", "absent.pem"),
         ("report absent", "absent: no run.json here"),
         ("simulate --prot 1", "--prot"),
         ("simulate --fault none", "status-429"),
@@ -86,6 +94,8 @@ def test_bad_input_ends_with_2_and_a_message_that_helps(
     (tmp_path / "key.yaml").write_text("pattern: steady\nconcurency: 3\nrequests: 5\n")
     (tmp_path / "value.yaml").write_text("pattern: steady\nrequests: 5\nconcurrency: 0\n")
     (tmp_path / "broken.yaml").write_text("pattern: [steady\n")
+    (tmp_path / "prompts.yaml").write_text("extends: standard\nprompts: ./none.jsonl\n")
+    (tmp_path / "name.yaml").write_text("name: ../standard\nextends: standard\n")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
     before = sorted(tmp_path.rglob("*"))

@@ -1,67 +1,49 @@
-"""`kvswarm run`: start Locust as a process of its own, watch it, and have the figures made.
+"""`kvswarm run`: check everything, have Locust make the load, and have the figures made.
 
 In:  `RunRequest`.  Out: the run directory, a table, an exit code.
-The load runs in a child in a session of its own: Ctrl-C reaches this process alone, which asks
-the child to stop and keeps what was measured. Drawing and counting here cost the load nothing but
-their CPU. When this process dies, the child sees its pipe break and stops.
+What a person can get wrong is found before anything is made: no run directory, no load.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import shlex
 import signal
-import socket
-import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Console
 
+from kvswarm.commands.load import Ended, RunRequest, generate, plain_command
 from kvswarm.commands.report import report
-from kvswarm.commands.view import view_of
-from kvswarm.errors import EXIT_INTERRUPTED, KvswarmError, RunDirError, UsageError
+from kvswarm.errors import (
+    EXIT_GATE_MISSED,
+    EXIT_INTERRUPTED,
+    EXIT_TARGET_UNREACHABLE,
+    EXIT_USAGE,
+    RunDirError,
+)
 from kvswarm.profiles.load import load_profile
 from kvswarm.profiles.model import Profile
-from kvswarm.rundir import RunDir, new_run_dir
+from kvswarm.rundir import JournalReader, RunDir, new_run_dir
 from kvswarm.stream.target import TLS, Target
-from kvswarm.swarm.options import locust_arguments, overrides_of
+from kvswarm.swarm.options import overrides_of
 from kvswarm.swarm.preflight import find_target
-from kvswarm.swarm.progress import PROGRESS_FD_ENV
-from kvswarm.swarm.secrets import HEADERS_ENV, headers_of, parse_headers
+from kvswarm.swarm.secrets import headers_of
+from kvswarm.workload.workload import open_workload
 
-ARGV_ENV: Final = "KVSWARM_ARGV"
-SIMULATOR_ENV: Final = "KVSWARM_SIMULATOR"
-LOCUSTFILES: Final = Path(__file__).parent.parent / "locustfiles"
 LOG_TAIL_LINES: Final = 15
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRequest:
-    """What `kvswarm run` was asked for. `values` are those of `options.OPTIONS`, by key."""
-
-    values: dict[str, Any]
-    url: str | None = None
-    headers: tuple[str, ...] = ()
-    processes: int | None = None
-    dry_run: bool = False
-    as_json: bool = False
-    argv: tuple[str, ...] = ()
-    simulator_arguments: tuple[str, ...] = field(default_factory=tuple)
 
 
 def run(request: RunRequest) -> int:
     """Run a load test to its end; give the exit code. Raises KvswarmError."""
     profile = load_profile(request.values["profile"], overrides_of(request.values))
-    progress_console = Console(stderr=True)
+    _check(request, profile)
     if request.dry_run:
         _show_dry_run(request, profile)
         return 0
+    console = Console(stderr=True)
     with contextlib.ExitStack() as stack:
         ready = request
         if request.url is None:
@@ -69,17 +51,14 @@ def run(request: RunRequest) -> int:
 
             simulator = stack.enter_context(start_simulator(request.simulator_arguments))
             ready = replace(request, url=simulator.url)
-            progress_console.print(f"No --url: measuring the embedded simulator, {simulator.url}")
+            console.print(f"No --url: measuring the embedded simulator, {simulator.url}")
         ready = _with_target(ready, profile)
         run_dir = new_run_dir(profile.name, _out(request))
-        watched = Watched(
-            profile=profile,
-            run_dir=run_dir,
-            console=progress_console,
-            simulated=request.url is None,
-        )
-        interrupted, child_code = _generate(ready, watched)
-    return _conclude(run_dir, interrupted=interrupted, child_code=child_code, request=request)
+        console.print(f"Run directory: {run_dir.path}", soft_wrap=True)
+        plain = plain_command(ready, profile, None)
+        console.print(f"The same with plain Locust: {plain}", soft_wrap=True, style="dim")
+        ended = generate(ready, profile, run_dir, console, simulated=request.url is None)
+    return _conclude(run_dir, ended, as_json=request.as_json)
 
 
 def _out(request: RunRequest) -> Path | None:
@@ -87,136 +66,101 @@ def _out(request: RunRequest) -> Path | None:
     return Path(out) if out else None
 
 
+def _check(request: RunRequest, profile: Profile) -> None:
+    """Find what cannot work without asking the target: flags, secrets, files. Raises KvswarmError.
+
+    The workload is opened here, and again by each process that sends: reading a file of prompts
+    twice costs less than half a minute of silence before the mistake in it is told.
+    """
+    _target(request)
+    tls = _tls(request)
+    if tls.ca_file is not None:
+        tls.context()
+    out = _out(request)
+    if out is not None and out.exists():
+        new_run_dir(profile.name, out)  # makes nothing that is there, and refuses what holds files
+    open_workload(profile)
+
+
+def _tls(request: RunRequest) -> TLS:
+    values = request.values
+    return TLS(ca_file=values.get("ca_file"), insecure=bool(values.get("insecure")))
+
+
+def _target(request: RunRequest) -> Target:
+    """The target as the flags and the environment give it; without --url, any that is none."""
+    headers = headers_of(request.values.get("api_key_env"), flags=request.headers)
+    url = "http://127.0.0.1" if request.url is None else request.url
+    return Target.of(url, headers, _tls(request))
+
+
 def _with_target(request: RunRequest, profile: Profile) -> RunRequest:
     """Find base path and model, so that a wrong URL ends here and not in a run of failures."""
-    values = request.values
-    headers = {**headers_of(values.get("api_key_env")), **parse_headers(request.headers)}
-    tls = TLS(ca_file=values.get("ca_file"), insecure=bool(values.get("insecure")))
-    target = Target.of(request.url or "", headers, tls)
-    found = find_target(target, values.get("model"), profile.endpoint, profile.timeouts.connect_s)
-    return replace(request, url=found.base_url, values={**values, "model": found.model})
-
-
-def locust_command(request: RunRequest, profile: Profile, out: Path | None) -> list[str]:
-    """The Locust command line that does what `request` asks for."""
-    locustfile = LOCUSTFILES / f"{profile.name}.py"
-    if not locustfile.exists():
-        locustfile = LOCUSTFILES / "standard.py"
-    values = {**request.values, "out": str(out) if out else None}
-    command = ["locust", "-f", str(locustfile), "--headless", "--only-summary"]
-    command += ["--host", request.url or "http://127.0.0.1:PORT"]
-    if request.processes is not None:
-        command += ["--processes", str(request.processes)]
-        # At Locust's usual port, the workers of two runs on one machine would take any master.
-        port = str(_free_port())
-        command += ["--master-bind-host", "127.0.0.1", "--master-bind-port", port]
-        command += ["--master-port", port]
-    if out is not None:
-        command += ["--csv", str(out / "locust")]
-    return command + locust_arguments(values)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+    found = find_target(
+        _target(request),
+        request.values.get("model"),
+        profile.endpoint,
+        profile.timeouts.connect_s,
+    )
+    return replace(request, url=found.base_url, values={**request.values, "model": found.model})
 
 
 def _show_dry_run(request: RunRequest, profile: Profile) -> None:
     plain = {
         "profile": profile.to_dict(),
         "target": request.url or "the embedded simulator",
-        "locust": shlex.join(locust_command(request, profile, _out(request))),
+        "locust": plain_command(request, profile, _out(request)),
     }
     Console(soft_wrap=True).print_json(data=plain)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watched:
-    """One run of Locust, and where it is shown."""
-
-    profile: Profile
-    run_dir: RunDir
-    console: Console
-    simulated: bool
-
-
-def _generate(request: RunRequest, watched: Watched) -> tuple[bool, int]:
-    """Run Locust; tell whether a person interrupted it, and its exit code."""
-    run_dir, console, simulated = watched.run_dir, watched.console, watched.simulated
-    command = locust_command(request, watched.profile, run_dir.path)
-    console.print(f"Run directory: {run_dir.path}", soft_wrap=True)
-    plain = shlex.join(locust_command(request, watched.profile, None))
-    console.print(f"The same with plain Locust: {plain}", soft_wrap=True, style="dim")
-    read_fd, write_fd = os.pipe()
-    environ = {
-        **os.environ,
-        PROGRESS_FD_ENV: str(write_fd),
-        ARGV_ENV: shlex.join(request.argv),
-        "LOCUST_SKIP_UPDATE_CHECK": "1",
-    }
-    if simulated:
-        environ[SIMULATOR_ENV] = "1"
-    if request.headers:
-        environ[HEADERS_ENV] = json.dumps(parse_headers(request.headers))
-    if request.processes is None:
-        environ.pop("LOCUST_PROCESSES", None)
-    with run_dir.locust_log.open("wb") as log:
-        child = subprocess.Popen(  # noqa: S603 - our own command, no shell
-            [sys.executable, "-m", *command],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environ,
-            pass_fds=(write_fd,),
-            start_new_session=True,
-        )
-    os.close(write_fd)
-    with _forwarding_signals(child) as signals, view_of(console) as view:
-        with os.fdopen(read_fd, "rb") as lines:
-            for line in lines:
-                view.show(json.loads(line))
-        child_code = child.wait()
-    return bool(signals), child_code
-
-
-@contextlib.contextmanager
-def _forwarding_signals(child: subprocess.Popen[bytes]) -> Iterator[list[int]]:
-    """Hand Ctrl-C and SIGTERM to the child: once to end the run in order, thrice to kill it."""
-    seen: list[int] = []
-
-    def forward(number: int, _frame: object) -> None:
-        seen.append(number)
-        if child.poll() is None:
-            patience = 3
-            child.send_signal(signal.SIGKILL if len(seen) >= patience else signal.SIGTERM)
-
-    kinds = (signal.SIGINT, signal.SIGTERM)
-    before = {kind: signal.signal(kind, forward) for kind in kinds}
-    try:
-        yield seen
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
-
-
-def _conclude(run_dir: RunDir, *, interrupted: bool, child_code: int, request: RunRequest) -> int:
+def _conclude(run_dir: RunDir, ended: Ended, *, as_json: bool) -> int:
+    """Make the figures, as far as there is anything to make them of, and tell how it ended."""
     if not run_dir.run_json.exists():
-        raise _never_began(run_dir, child_code)
+        if ended.interrupted:
+            _say("interrupted before the load began; nothing was measured.")
+            return EXIT_INTERRUPTED
+        raise _no_figures(run_dir, ended, f"{_how(ended)} before the load began", [])
     info = run_dir.read_info()
-    if interrupted and info.ended in {"stopped", None}:
+    if ended.interrupted and info.ended in {"stopped", None}:
         info.ended = "interrupted"
         run_dir.write_info(info)
-    code = report(run_dir.path, as_json=request.as_json)
-    return EXIT_INTERRUPTED if interrupted or (info.ended is None and not code) else code
+    elif info.ended == "failed" or _failed_at_once(run_dir, ended):
+        raise _no_figures(run_dir, ended, f"the load could not be made; {_how(ended)}", info.notes)
+    elif info.ended is None:
+        _say(f"{_how(ended)} unexpectedly; its log: {run_dir.locust_log}")
+    code = report(run_dir.path, as_json=as_json)
+    if ended.interrupted:
+        return EXIT_INTERRUPTED
+    return code or EXIT_GATE_MISSED if info.ended is None else code
 
 
-def _never_began(run_dir: RunDir, child_code: int) -> KvswarmError:
-    tail = run_dir.locust_log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
-    error: KvswarmError = (UsageError if child_code == UsageError.exit_code else RunDirError)(
-        f"Locust ended with code {child_code} before the load began; the end of its log:\n"
-        + "\n".join(f"    {line}" for line in tail),
+def _failed_at_once(run_dir: RunDir, ended: Ended) -> bool:
+    """Whether Locust left for a mistake that only it could find, before any request."""
+    if ended.code not in {EXIT_USAGE, EXIT_TARGET_UNREACHABLE}:
+        return False
+    return not (run_dir.journal.exists() and any(JournalReader(run_dir.journal)))
+
+
+def _no_figures(run_dir: RunDir, ended: Ended, what: str, notes: list[str]) -> RunDirError:
+    """An error with Locust's own exit code that tells the notes of the run, or the log's end."""
+    lines, told = notes, "why"
+    if not notes:
+        told = "the end of its log"
+        lines = run_dir.locust_log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
+    error = RunDirError(
+        f"{what}; {told}:\n" + "\n".join(f"    {line}" for line in lines),
         fix=f"The whole log: {run_dir.locust_log}",
     )
-    error.exit_code = child_code if child_code > 0 else 1
+    error.exit_code = ended.code if ended.code > 0 else EXIT_GATE_MISSED
     return error
+
+
+def _how(ended: Ended) -> str:
+    if ended.code < 0:
+        return f"Locust was ended by {signal.Signals(-ended.code).name}"
+    return f"Locust ended with code {ended.code}"
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"kvswarm: {text}\n")

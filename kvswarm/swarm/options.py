@@ -11,18 +11,24 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kvswarm.errors import UsageError
+from kvswarm.profiles.model import Load
 from kvswarm.profiles.overrides import Overrides
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """One option of a run. `kind` is int, float, str or bool (a flag)."""
+    """One option of a run. `kind` is int, float, str or bool (a flag).
+
+    `in_web_ui`: whoever has Locust's web page may change it. Not so for what names secrets, files
+    of this machine, or how the target is trusted.
+    """
 
     name: str
     kind: type
     help: str
     metavar: str | None = None
     choices: tuple[str, ...] | None = None
+    in_web_ui: bool = True
 
     @property
     def key(self) -> str:
@@ -53,13 +59,15 @@ OPTIONS: Final = (
     Option(name="rate", kind=float, help="Arrivals per second of an open loop.", metavar="R"),
     Option(name="max-tokens", kind=int, help="Output tokens to ask for.", metavar="T"),
     Option(name="endpoint", kind=str, help="API to call.", choices=("chat", "completions")),
-    Option(name="api-key-env", kind=str, metavar="VAR",
+    Option(name="api-key-env", kind=str, metavar="VAR", in_web_ui=False,
            help="Environment variable that holds the bearer token."),
-    Option(name="ca-file", kind=str, help="PEM file of authorities to trust.", metavar="FILE"),
-    Option(name="insecure", kind=bool, help="Do not verify the server's certificate."),
+    Option(name="ca-file", kind=str, help="PEM file of authorities to trust.", metavar="FILE",
+           in_web_ui=False),
+    Option(name="insecure", kind=bool, help="Do not verify the server's certificate.",
+           in_web_ui=False),
     Option(name="seed", kind=int, help="Seed of prompts and arrivals.", metavar="S"),
     Option(name="out", kind=str, help="The run directory itself; must be new or empty.",
-           metavar="DIR"),
+           metavar="DIR", in_web_ui=False),
 )  # fmt: skip
 
 
@@ -74,6 +82,25 @@ def overrides_of(values: Mapping[str, Any]) -> Overrides:
         endpoint=values.get("endpoint"),
         seed=values.get("seed"),
     )
+
+
+def option_values(now: Mapping[str, Any], at_start: Mapping[str, Any]) -> dict[str, Any]:
+    """Read Locust's parsed options: `now`, and `at_start` for what the web UI must not change.
+
+    Locust's start form takes any option, also one that it does not show. Raises UsageError.
+    """
+    return {
+        option.key: option.read((now if option.in_web_ui else at_start).get(f"kv_{option.key}"))
+        for option in OPTIONS
+    }
+
+
+def locust_users(load: Load, processes: int) -> int:
+    """How many users Locust has to start for a load, all at once.
+
+    An open loop needs one in each process, which only waits.
+    """
+    return processes if load.open_loop else load.peak_users or 1
 
 
 def locust_arguments(values: Mapping[str, Any]) -> list[str]:

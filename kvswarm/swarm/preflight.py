@@ -1,6 +1,6 @@
 """Find the API behind a URL before any load: base path, model, server version.
 
-In:  the server's root, or its /v1 or /openai/v1 base.
+In:  the server's root, its /v1 or /openai/v1 base, or the whole URL of an endpoint.
 Out: `TargetInfo`.  Raises TargetError where nothing answers as an OpenAI-compatible server.
 """
 
@@ -17,27 +17,25 @@ from kvswarm.errors import TargetError, UsageError
 from kvswarm.rundir import TargetInfo
 from kvswarm.stream.target import Target
 
-BASE_PATHS: Final = ("", "/v1", "/openai/v1")
 MAX_BODY_BYTES: Final = 1 << 20
 OK: Final = 200
 REFUSED: Final = frozenset({401, 403})
+NOT_THERE: Final = frozenset({404, 405, 501})
+"""What an HTTP server says to a POST where nothing takes one."""
+ENDPOINT_PATHS: Final = ("/chat/completions", "/completions", "/models")
 
 
 def find_target(target: Target, model: str | None, endpoint: str, timeout_s: float) -> TargetInfo:
     """Ask `/models` under each base path that the URL allows.
 
-    A server that answers HTTP but has no /models is taken as it is, given a model's name.
+    A server without /models is taken where the endpoint itself is there, given a model's name.
     Raises TargetError (nothing there, refused) or UsageError (no such model, none named).
     """
     answered: dict[str, int] = {}
     bases = _bases(target.base_path)
     for base in bases:
         status, plain = _get_json(target, f"{base}/models", timeout_s)
-        if status in REFUSED:
-            raise TargetError(
-                f"{target.url}: the server refused with status {status}",
-                fix="Give its key with --api-key-env VAR, or a --header.",
-            )
+        _check_not_refused(target, status)
         models = _models(plain) if status == OK else None
         if models is not None:
             return TargetInfo(
@@ -46,21 +44,56 @@ def find_target(target: Target, model: str | None, endpoint: str, timeout_s: flo
                 endpoint=endpoint,
                 server_version=_version(target, base, timeout_s),
             )
-        answered[base or "/"] = status
+        answered[f"{base}/models"] = status
     if model is None:
-        seen = ", ".join(f"{base}/models: {status}" for base, status in answered.items())
         raise TargetError(
-            f"{target.url}: answers, but lists no models ({seen})",
+            f"{target.url}: answers, but lists no models ({_seen(answered)})",
             fix="Check the path, or name the model with --model.",
         )
-    base = bases[-1] if target.base_path else "/v1"
+    base = _base_of_endpoint(target, bases, endpoint, timeout_s)
     return TargetInfo(base_url=replace(target, base_path=base).url, model=model, endpoint=endpoint)
 
 
 def _bases(base_path: str) -> list[str]:
+    """The base paths that a URL may mean; people also paste the whole URL of an endpoint."""
+    for path in ENDPOINT_PATHS:
+        if base_path.endswith(path):
+            base_path = base_path.removesuffix(path)
+            break
     if base_path.endswith("/v1"):
         return [base_path]
     return [f"{base_path}{suffix}" for suffix in ("/v1", "/openai/v1", "")]
+
+
+def _base_of_endpoint(target: Target, bases: list[str], endpoint: str, timeout_s: float) -> str:
+    """Find the base path under which requests are taken. Raises TargetError where there is none.
+
+    An empty body is no request, so that asking costs the server nothing but a refusal.
+    """
+    path = "/chat/completions" if endpoint == "chat" else "/completions"
+    answered: dict[str, int] = {}
+    for base in bases:
+        status, _ = _ask(target, "POST", f"{base}{path}", timeout_s)
+        _check_not_refused(target, status)
+        if status not in NOT_THERE:
+            return base
+        answered[f"POST {base}{path}"] = status
+    raise TargetError(
+        f"{target.url}: answers, but has no {endpoint} endpoint ({_seen(answered)})",
+        fix="Give the server's root or its /v1 base with --url, or another --endpoint.",
+    )
+
+
+def _seen(answered: dict[str, int]) -> str:
+    return ", ".join(f"{asked}: {status}" for asked, status in answered.items())
+
+
+def _check_not_refused(target: Target, status: int) -> None:
+    if status in REFUSED:
+        raise TargetError(
+            f"{target.url}: the server refused with status {status}",
+            fix="Give its key with --api-key-env VAR, or a --header.",
+        )
 
 
 def _choose(model: str | None, models: list[str], url: str) -> str:
@@ -96,21 +129,32 @@ def _version(target: Target, base: str, timeout_s: float) -> str | None:
 
 def _get_json(target: Target, path: str, timeout_s: float) -> tuple[int, Any]:
     """Status and decoded body (None where it is no JSON). Raises TargetError: nothing there."""
+    status, body = _ask(target, "GET", path, timeout_s)
+    try:
+        return status, json.loads(body)
+    except ValueError:
+        return status, None
+
+
+def _ask(target: Target, method: str, path: str, timeout_s: float) -> tuple[int, bytes]:
+    """Status and body of a request without a body. Raises TargetError: nothing there.
+
+    The body of a stream is not waited for: a server that takes a request without a body is left.
+    """
     connection = _open(target, timeout_s)
     try:
-        connection.request("GET", path, headers={"Accept": "application/json", **target.headers})
+        headers = {"Accept": "application/json"}
+        if method == "POST":
+            headers["Content-Type"] = "application/json"
+        connection.request(method, path, headers={**headers, **target.headers})
         response = connection.getresponse()
-        body = response.read(MAX_BODY_BYTES)
+        return response.status, response.read(MAX_BODY_BYTES) if method == "GET" else b""
     except (OSError, http.client.HTTPException) as error:
         raise TargetError(
             f"{target.url}: cannot be reached: {_reason(error)}", fix=_unreached_fix(error)
         ) from error
     finally:
         connection.close()
-    try:
-        return response.status, json.loads(body)
-    except ValueError:
-        return response.status, None
 
 
 def _open(target: Target, timeout_s: float) -> http.client.HTTPConnection:

@@ -2,13 +2,16 @@
 
 In:  the counts of the workers.  Out: a line twice a second, if anybody wants them.
 `kvswarm run` gives the pipe and draws the live view; when it is gone, so is the reader, and the
-run is stopped: load must not go on unseen.
+run is stopped: load must not go on unseen. A reader that stands still (Ctrl-S, a stuck connection)
+misses lines: writing never waits, because this process is the one that measures.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import signal
 import time
 from collections.abc import Sequence
@@ -19,6 +22,12 @@ from kvswarm.swarm.plan import Counts
 from kvswarm.swarm.sketch import Sketch
 
 PROGRESS_FD_ENV: Final = "KVSWARM_PROGRESS_FD"
+ARGV_ENV: Final = "KVSWARM_ARGV"
+"""The command line that a person typed, where `kvswarm run` started this process."""
+SIMULATOR_ENV: Final = "KVSWARM_SIMULATOR"
+"""Set where the target is the embedded simulator."""
+LAST_LINE_S: Final = 2.0
+"""How long the last line may wait for a reader: it is the one that tells how the run ended."""
 FIGURES: Final = ("ttft", "itl", "e2e", "read_lag")
 
 
@@ -28,24 +37,38 @@ class Progress:
     def __init__(self, load: Load) -> None:
         fd = os.environ.get(PROGRESS_FD_ENV)
         self._fd = int(fd) if fd else None
+        self._unsent = b""
+        """What the pipe has not taken yet, perhaps the rest of a line: no other may come before."""
+        if self._fd is not None:
+            os.set_blocking(self._fd, False)
         self._load = load
         self._started_s = time.monotonic()
         self._before = (self._started_s, 0)
 
     def show(self, counts: Sequence[Counts], *, last: bool = False) -> None:
-        """Write one line."""
+        """Write one line; none while the reader has left no room for the one before."""
         if self._fd is None:
             return
-        line = json.dumps({**self._merged(counts), "last": last}) + "\n"
+        line = json.dumps({**self._merged(counts), "last": last}).encode() + b"\n"
+        if last or not self._unsent:
+            self._unsent += line
         try:
-            os.write(self._fd, line.encode())
+            self._flush(self._fd)
+            give_up_s = time.monotonic() + LAST_LINE_S
+            while last and self._unsent and (left_s := give_up_s - time.monotonic()) > 0:
+                select.select([], [self._fd], [], left_s)
+                self._flush(self._fd)
         except OSError:
             self._fd = None
             os.kill(os.getpid(), signal.SIGTERM)
 
+    def _flush(self, fd: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._unsent = self._unsent[os.write(fd, self._unsent) :]
+
     def _merged(self, counts: Sequence[Counts]) -> dict[str, Any]:
         now_s = time.monotonic()
-        tokens = sum(count.output_tokens for count in counts)
+        tokens = sum(count.output_tokens + count.streaming_events for count in counts)
         before_s, before_tokens = self._before
         self._before = (now_s, tokens)
         by_error: dict[str, int] = {}
@@ -63,7 +86,7 @@ class Progress:
             "cancelled": sum(count.cancelled for count in counts),
             "in_flight": sum(count.in_flight for count in counts),
             "output_tokens": tokens,
-            "output_tokens_per_s": (tokens - before_tokens) / max(1e-9, now_s - before_s),
+            "output_tokens_per_s": max(0, tokens - before_tokens) / max(1e-9, now_s - before_s),
             "by_error": by_error,
             "coalesced_share": coalesced / token_events if token_events else 0.0,
         }

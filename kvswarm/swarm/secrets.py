@@ -14,6 +14,8 @@ from kvswarm.swarm.plan import Plan
 
 HEADERS_ENV: Final = "KVSWARM_HEADERS"
 """JSON object of header names to values, for every process of a run."""
+HEADERS_FORM: Final = "not a JSON object of names to values"
+HEADERS_FIX: Final = 'Set it to such as {"X-Tenant": "blue"}, or unset it.'
 SECRET_CHARS: Final = 6
 """Parts of a header's value from this length on are masked; shorter ones are words of any text."""
 
@@ -33,14 +35,24 @@ def parse_headers(given: Sequence[str]) -> dict[str, str]:
     return headers
 
 
-def headers_of(api_key_env: str | None, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """All headers of a run: those in KVSWARM_HEADERS and the bearer token. Raises UsageError."""
+def headers_of(
+    api_key_env: str | None,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    flags: Sequence[str] = (),
+) -> dict[str, str]:
+    """All headers of a run; what comes later here replaces what came before, whatever its case.
+
+    KVSWARM_HEADERS, then `--header` flags, then the bearer token of --api-key-env. A process that
+    sends has the flags in its KVSWARM_HEADERS. Raises UsageError.
+    """
     try:
-        headers = json.loads(environ.get(HEADERS_ENV, "{}"))
+        headers = json.loads(environ.get(HEADERS_ENV) or "{}")
     except json.JSONDecodeError as error:
-        raise UsageError(f"{HEADERS_ENV}: not a JSON object of names to values") from error
+        raise UsageError(f"{HEADERS_ENV}: {HEADERS_FORM}", fix=HEADERS_FIX) from error
     if not isinstance(headers, dict) or not all(isinstance(v, str) for v in headers.values()):
-        raise UsageError(f"{HEADERS_ENV}: not a JSON object of names to values")
+        raise UsageError(f"{HEADERS_ENV}: {HEADERS_FORM}", fix=HEADERS_FIX)
+    headers = _replaced(headers, parse_headers(flags))
     if api_key_env is not None:
         key = environ.get(api_key_env, "").strip()
         if not key:
@@ -48,8 +60,14 @@ def headers_of(api_key_env: str | None, environ: Mapping[str, str] = os.environ)
                 f"--api-key-env {api_key_env}: no such variable, or it is empty",
                 fix=f"Set it, such as: export {api_key_env}=...",
             )
-        headers["Authorization"] = f"Bearer {key}"
+        headers = _replaced(headers, {"Authorization": f"Bearer {key}"})
     return headers
+
+
+def _replaced(headers: Mapping[str, str], by: Mapping[str, str]) -> dict[str, str]:
+    """Lay headers over others: HTTP knows no case in names, and none must be sent twice."""
+    names = {name.lower() for name in by}
+    return {name: value for name, value in headers.items() if name.lower() not in names} | {**by}
 
 
 def target_of(plan: Plan) -> Target:

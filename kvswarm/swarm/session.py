@@ -34,18 +34,15 @@ from kvswarm.rundir import RunDir, TargetInfo, WorkerInfo, new_run_dir
 from kvswarm.stream.target import TLS, Target
 from kvswarm.swarm.coordinator import Coordinator, RunStart
 from kvswarm.swarm.generator import Generator
-from kvswarm.swarm.options import OPTIONS, overrides_of
+from kvswarm.swarm.options import OPTIONS, locust_users, option_values, overrides_of
 from kvswarm.swarm.plan import Plan
 from kvswarm.swarm.preflight import find_target
-from kvswarm.swarm.progress import PROGRESS_FD_ENV
+from kvswarm.swarm.progress import ARGV_ENV, PROGRESS_FD_ENV, SIMULATOR_ENV
 from kvswarm.swarm.secrets import headers_of
 from kvswarm.swarm.statistics import write_csv
 
 logger = logging.getLogger(__name__)
 
-ARGV_ENV: Final = "KVSWARM_ARGV"
-"""The command line that a person typed, where `kvswarm run` started this process."""
-SIMULATOR_ENV: Final = "KVSWARM_SIMULATOR"
 REPORT_TIMEOUT_S: Final = 1800.0
 WATCH_WORKERS_S: Final = 0.5
 
@@ -62,7 +59,9 @@ def attach(profile: str) -> None:
                 settings["action"] = "store_true"
             else:
                 settings.update(type=option.kind, choices=option.choices)
-            group.add_argument(f"--kv-{option.name}", dest=f"kv_{option.key}", **settings)
+            name = f"--kv-{option.name}"
+            action: Any = group.add_argument(name, dest=f"kv_{option.key}", **settings)
+            action.include_in_web_ui = option.in_web_ui  # a group takes no word of it
 
     def on_init(environment: Environment, **_: Any) -> None:
         environment.kvswarm = Session(environment)  # type: ignore[attr-defined]
@@ -81,6 +80,8 @@ class Session:
         self._plan: Plan | None = None
         self._preparing: Any = None
         self._ready = gevent.event.Event()
+        # The web UI's start form writes into the parsed options, also what it does not show.
+        self._options_at_start = dict(vars(environment.parsed_options))
         self._runs = 0
         self._register()
         events = environment.events
@@ -142,8 +143,7 @@ class Session:
             sys.exit(error.exit_code)
         load = profile.load
         workers = int(getattr(options, "expect_workers", 1) or 1)
-        users = workers if load.open_loop else load.peak_users or 1
-        options.num_users = options.num_users or users
+        options.num_users = options.num_users or locust_users(load, workers)
         options.spawn_rate = options.spawn_rate or options.num_users
         if self._environment.web_ui is not None:
             arguments = self._environment.web_ui.template_args
@@ -167,8 +167,7 @@ class Session:
         return profile
 
     def _values(self) -> dict[str, Any]:
-        options = vars(self._environment.parsed_options)
-        return {option.key: option.read(options.get(f"kv_{option.key}")) for option in OPTIONS}
+        return option_values(vars(self._environment.parsed_options), self._options_at_start)
 
     def _on_test_start(self, environment: Environment, **_: Any) -> None:
         self._environment = environment

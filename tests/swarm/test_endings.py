@@ -236,6 +236,8 @@ def test_a_killed_locust_leaves_what_was_measured_and_a_verdict_that_says_so(
     scenarios: dict[str, Future[Ended]],
 ) -> None:
     ended = scenarios["locust killed"].result()
+    assert ended.done.code == 1  # 130 would say that a person did it
+    assert "Locust was ended by SIGKILL unexpectedly" in ended.done.err
     assert "Traceback" not in ended.done.err
     assert ended.run.info["ended"] is None
     assert len(ended.run.rows) >= 2 * USERS

@@ -90,6 +90,16 @@ def of_a_duration(folder: Path, url: str) -> Done:
     )  # fmt: skip
 
 
+def with_locusts_own_settings(folder: Path, url: str) -> Done:
+    """Where Locust finds files and variables that say something else."""
+    (folder / "locust.conf").write_text("users = 1\nrun-time = 1s\n")
+    (folder / "pyproject.toml").write_text("[tool.locust]\nspawn-rate = 0.1\n")
+    return run(
+        folder / "run", "--profile", forgiving(folder), "--url", url,
+        "--requests", "30", "--concurrency", "5", env={"LOCUST_USERS": "2"},
+    )  # fmt: skip
+
+
 def arrivals(folder: Path, url: str) -> Done:
     """An open loop."""
     profile = forgiving(folder, CONSTANT)
@@ -172,7 +182,7 @@ def plain_arrivals(folder: Path, url: str) -> Done:
 
 PLAYS: tuple[Play, ...] = (
     closed, of_a_duration, arrivals, closed_by_two, one_user_for_two, arrivals_by_two,
-    plain_locust, plain_arrivals, slow_to_be_ready, of_stages, failing_in_part,
+    with_locusts_own_settings, plain_locust, plain_arrivals, slow_to_be_ready, of_stages, failing_in_part,
 )  # fmt: skip
 
 
@@ -364,6 +374,17 @@ def test_the_schedule_is_one_over_all_processes_whenever_they_are_ready(runs: Ru
     lead_ns = done.run.rows[0]["intended_ns"] - done.run.info["load_started_ns"]
     assert 0 <= lead_ns < SLOW_S / 3 * 1e9
     assert done.run.summary["duration_s"] < 0.6 + SLOW_S / 3
+
+
+def test_settings_of_locust_do_not_change_the_load(runs: Runs) -> None:
+    """`users = 1` in somebody's locust.conf is no part of this run."""
+    done = runs(with_locusts_own_settings)
+    assert done.code == 0, done.err
+    assert done.run.info["ended"] == "completed"
+    assert done.run.info["profile"]["load"]["concurrency"] == 5
+    assert len({row["sent_ns"] for row in done.run.rows}) == 30
+    first = sorted(row["sent_ns"] for row in done.run.rows)[:5]
+    assert min(row["end_ns"] for row in done.run.rows) > first[4]
 
 
 # -- stages ----------------------------------------------------------------------------------
