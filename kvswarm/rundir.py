@@ -123,6 +123,16 @@ class RunDir:
         return self.path / "requests.parquet"
 
     @property
+    def server_pages(self) -> Path:
+        """What the server's /metrics said, as it came."""
+        return self.path / "server.pages"
+
+    @property
+    def server(self) -> Path:
+        """The table of the server's metrics."""
+        return self.path / "server.parquet"
+
+    @property
     def summary(self) -> Path:
         """The figures."""
         return self.path / "summary.json"

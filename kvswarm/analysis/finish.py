@@ -15,6 +15,7 @@ import jsonschema
 import msgspec
 
 from kvswarm.analysis.report import report_page
+from kvswarm.analysis.server import finish_server_table
 from kvswarm.analysis.summary import summarise
 from kvswarm.analysis.table import finish_table
 from kvswarm.errors import RunDirError
@@ -31,6 +32,7 @@ def finish(path: Path) -> dict[str, Any]:
     info = run.read_info()
     try:
         table = finish_table(run)
+        finish_server_table(run)
         summary = summarise(run, table)
         _validator().validate(summary)
         packed = msgspec.json.format(msgspec.json.encode(summary), indent=2)

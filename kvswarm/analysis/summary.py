@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 
 from kvswarm.analysis.counting import Tally
+from kvswarm.analysis.reconcile import contradictions
 from kvswarm.analysis.rows import Flags, Floats, Rows, read_rows
 from kvswarm.analysis.table import TableReport
 from kvswarm.analysis.uncertainty import first_late_us, spread_gaps_us
@@ -103,7 +104,8 @@ def summarise(run: RunDir, table: TableReport | None = None) -> dict[str, Any]:
         if window is not None:
             _count_in_window(rows, totals, window)
     duration_s = _duration_s(totals, window)
-    verdict = judge(_evidence(totals, info, profile, table), profile.verdict)
+    evidence = _evidence(totals, info, profile, table, contradictions(run))
+    verdict = judge(evidence, profile.verdict)
     summary = {
         "schema_version": SCHEMA_VERSION,
         "verdict": {"status": verdict.status, "reasons": list(verdict.reasons)},
@@ -315,7 +317,13 @@ def _share(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
-def _evidence(totals: Totals, info: RunInfo, profile: Profile, table: TableReport) -> Evidence:
+def _evidence(
+    totals: Totals,
+    info: RunInfo,
+    profile: Profile,
+    table: TableReport,
+    contradicted: tuple[str, ...],
+) -> Evidence:
     dropped = sum(worker.dropped_arrivals for worker in info.workers)
     return Evidence(
         intervals=tuple(_intervals(totals)),
@@ -332,6 +340,7 @@ def _evidence(totals: Totals, info: RunInfo, profile: Profile, table: TableRepor
         dropped_arrivals=dropped,
         lost_workers=sum(worker.lost for worker in info.workers),
         late_workers=info.late_workers,
+        contradictions=contradicted,
         succeeded=totals.ok,
         missing_rows=max(0, sum(worker.records for worker in info.workers) - totals.rows),
         ended=info.ended,

@@ -66,6 +66,8 @@ class Evidence:
     dropped_arrivals: int = 0
     lost_workers: int = 0
     late_workers: int = 0
+    contradictions: tuple[str, ...] = ()
+    """What the server's own metrics say otherwise."""
     succeeded: int = 1
     missing_rows: int = 0
     """Records that workers made, but that are not in the table."""
@@ -195,6 +197,8 @@ def _completeness(evidence: Evidence) -> Iterator[Reason]:
                 "run; users that Locust gave them made no requests. Use --expect-workers."
             ),
         )
+    for text in evidence.contradictions:
+        yield Reason(status="degraded", text=text)
     if evidence.missing_rows:
         yield Reason(
             status="degraded",

@@ -5,6 +5,7 @@ In:  a URL, headers, TLS wishes.  Out: `Target`, and `Target.request_bytes`.
 
 from __future__ import annotations
 
+import http.client
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -84,6 +85,13 @@ class Target:
         """The target as a URL, without headers."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self.tls else 'http'}://{host}:{self.port}{self.base_path}"
+
+    def connection(self, timeout_s: float) -> http.client.HTTPConnection:
+        """Make a connection, not yet open, for what is no load. Raises UsageError: its CA file."""
+        if self.tls is None:
+            return http.client.HTTPConnection(self.host, self.port, timeout=timeout_s)
+        context = self.tls.context()
+        return http.client.HTTPSConnection(self.host, self.port, timeout=timeout_s, context=context)
 
     def head_bytes(self, path: str) -> bytes:
         """Everything of a POST to `base_path + path` before its content length."""

@@ -26,9 +26,11 @@ import kvswarm
 from kvswarm.errors import KvswarmError
 from kvswarm.profiles.model import Profile
 from kvswarm.rundir import JournalWriter, RunDir, RunInfo, TargetInfo, WorkerInfo
+from kvswarm.stream.target import Target
 from kvswarm.swarm.plan import Counts, Plan
 from kvswarm.swarm.progress import Progress
 from kvswarm.swarm.quota import Grants
+from kvswarm.swarm.server_pages import ServerPages
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +55,8 @@ class RunStart:
     argv: list[str]
     workers: list[str]
     """Locust's ids of the workers, in the order of their shards."""
+    metrics: Target
+    """Where the server has its own metrics, if it has some, with the headers of the run."""
 
 
 @dataclass
@@ -106,6 +110,8 @@ class Coordinator:
         self.info = self._new_info()
         start.run.write_info(self.info)
         self._keeper: Any = None
+        self._pages: ServerPages | None = None
+        self._has_first_page = False
 
     def _new_info(self) -> RunInfo:
         start = self._start
@@ -139,6 +145,8 @@ class Coordinator:
         """Hand out the plans; the load starts when every worker has said that it is ready."""
         start = self._start
         self._keeper = gevent.spawn(self._keep_house)
+        self._pages = ServerPages(start.metrics, start.run.server_pages)
+        gevent.spawn(self._await_first_page, self._pages)
         for client, worker in self._workers.items():
             plan = Plan(
                 run_id=self.run_id,
@@ -153,10 +161,23 @@ class Coordinator:
             )
             self._send("kv_plan", plan.to_message(), client)
 
+    def _await_first_page(self, pages: ServerPages) -> None:
+        """What the server counted before the run is not this run's."""
+        pages.wait()
+        if pages.note is not None:
+            self.info.notes.append(pages.note)
+        self._has_first_page = True
+        self._start_load()
+
     def _start_load(self) -> None:
         """Start all workers at once, so that their arrivals are those of one schedule."""
         waited_for = [w for w in self._workers.values() if not w.ready and not w.over]
-        if waited_for or self._finishing or self.info.load_started_ns is not None:
+        if (
+            waited_for
+            or not self._has_first_page
+            or self._finishing
+            or self.info.load_started_ns is not None
+        ):
             return
         self.info.load_started_ns = time.time_ns()
         self._load_started_s = time.monotonic()
@@ -320,6 +341,8 @@ class Coordinator:
         self._closed = True
         if self._keeper is not None:
             self._keeper.kill()
+        if self._pages is not None:
+            self._pages.stop()
         self._close_files()
         self.progress.show([worker.counts for worker in self._workers.values()], last=True)
 

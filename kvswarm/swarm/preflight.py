@@ -141,7 +141,7 @@ def _ask(target: Target, method: str, path: str, timeout_s: float) -> tuple[int,
 
     The body of a stream is not waited for: a server that takes a request without a body is left.
     """
-    connection = _open(target, timeout_s)
+    connection = target.connection(timeout_s)
     try:
         headers = {"Accept": "application/json"}
         if method == "POST":
@@ -155,14 +155,6 @@ def _ask(target: Target, method: str, path: str, timeout_s: float) -> tuple[int,
         ) from error
     finally:
         connection.close()
-
-
-def _open(target: Target, timeout_s: float) -> http.client.HTTPConnection:
-    if target.tls is None:
-        return http.client.HTTPConnection(target.host, target.port, timeout=timeout_s)
-    return http.client.HTTPSConnection(
-        target.host, target.port, timeout=timeout_s, context=target.tls.context()
-    )
 
 
 def _reason(error: Exception) -> str:

@@ -199,6 +199,7 @@ class Session:
         tls = TLS(ca_file=values["ca_file"], insecure=bool(values["insecure"]))
         headers = headers_of(values["api_key_env"])
         target = self._target(Target.of(self._host(), headers, tls), profile, values["model"])
+        metrics = Target.of(target.base_url, headers, tls)
         self._runs += 1
         out = Path(values["out"]) if values["out"] and self._runs == 1 else None
         workers = ["local"]
@@ -213,6 +214,7 @@ class Session:
             insecure=bool(values["insecure"]),
             argv=shlex.split(os.environ.get(ARGV_ENV, "")),
             workers=workers,
+            metrics=metrics,
         )
 
     def _host(self) -> str:

@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -328,6 +329,18 @@ def test_an_open_loop_intends_its_requests_at_the_rate_that_was_asked(runs: Runs
 
 
 # -- many processes --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("play", [closed, plain_locust, slow_to_be_ready])
+def test_what_the_server_counted_meanwhile_is_recorded(runs: Runs, play: Play) -> None:
+    """From before the first request to after the last, by itself where nobody else uses it."""
+    done = runs(play)
+    rows = pq.read_table(done.run.path / "server.parquet").to_pylist()
+    assert done.run.info["load_started_ns"] > rows[0]["time_ns"]
+    assert max(row["end_ns"] for row in done.run.rows) < rows[-1]["time_ns"]
+    if play is closed:  # the others share their simulator
+        tokens = [row["value"] for row in rows if row["name"] == "vllm:generation_tokens_total"]
+        assert tokens[-1] - tokens[0] == 37 * 6
 
 
 def test_processes_share_one_quota(runs: Runs) -> None:

@@ -1,0 +1,131 @@
+"""server.parquet, and what the verdict makes of a server that tells of another run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from kvswarm.analysis.finish import finish
+from kvswarm.rundir import RunDir
+from kvswarm.telemetry.pages import append_page
+
+sys.path.insert(0, str(Path(__file__).parent))
+from rundirs import START_NS, failed, good, run_info, write_run
+
+COUNT, TOKENS, TTFT_S = 200, 4, 0.1
+ROWS = [good(i, at_ms=i * 140) for i in range(COUNT)]
+
+
+def page(requests: float, tokens: float, ttft_sum_s: float, ttft_count: float) -> bytes:
+    """What vLLM says, of two engines whose counters belong together."""
+    return f"""\
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{{engine="0"}} 3
+# TYPE vllm:request_success_total counter
+vllm:request_success_total{{engine="0",finished_reason="length"}} {requests - 10}
+vllm:request_success_total{{engine="1",finished_reason="stop"}} 10
+# TYPE vllm:generation_tokens_total counter
+vllm:generation_tokens_total{{engine="0"}} {tokens}
+# TYPE vllm:time_to_first_token_seconds histogram
+vllm:time_to_first_token_seconds_bucket{{engine="0",le="+Inf"}} {ttft_count}
+vllm:time_to_first_token_seconds_sum{{engine="0"}} {ttft_sum_s}
+vllm:time_to_first_token_seconds_count{{engine="0"}} {ttft_count}
+""".encode()
+
+
+BEFORE = (50.0, 1000.0, 9.0, 50.0)
+TRUE = (50.0 + COUNT, 1000.0 + COUNT * TOKENS, 9.0 + COUNT * TTFT_S, 50.0 + COUNT)
+
+
+def with_pages(path: Path, *pages: bytes, rows: Any = ROWS) -> RunDir:
+    """A run whose server was asked so often."""
+    run = write_run(path, [rows], run_info())
+    with run.server_pages.open("wb") as file:
+        for second, text in enumerate(pages):
+            append_page(file, START_NS + second * 1_000_000_000, text)
+    return run
+
+
+def verdict(run: RunDir) -> tuple[str, str]:
+    """Status, and all reasons as one text."""
+    told = finish(run.path)["verdict"]
+    return told["status"], " ".join(told["reasons"])
+
+
+def test_the_table_has_a_row_for_every_sample(tmp_path: Path) -> None:
+    """In long form, as it came; the pages have done their duty then."""
+    run = with_pages(tmp_path, page(*BEFORE), page(*TRUE))
+    finish(run.path)
+    rows = pq.read_table(run.server).to_pylist()
+    assert len(rows) == 2 * 7
+    assert not run.server_pages.exists()
+    assert rows[0] == {
+        "time_ns": START_NS, "replica": "", "name": "vllm:num_requests_running",
+        "labels": '{"engine": "0"}', "value": 3.0,
+    }  # fmt: skip
+    assert finish(run.path)["verdict"]["status"] == "valid"
+
+
+@pytest.mark.parametrize("pages", [(), (b"{}",), (b"<html>",), (page(*BEFORE),)])
+def test_a_server_that_tells_nothing_contradicts_nothing(
+    pages: tuple[bytes, ...], tmp_path: Path
+) -> None:
+    """No page, no Prometheus, or nothing from after the run."""
+    assert verdict(with_pages(tmp_path, *pages)) == ("valid", "")
+
+
+def test_a_server_that_tells_of_this_run_contradicts_nothing(tmp_path: Path) -> None:
+    """Only what was counted between first and last page is this run's."""
+    assert verdict(with_pages(tmp_path, page(*BEFORE), page(*TRUE))) == ("valid", "")
+
+
+@pytest.mark.parametrize(
+    ("last", "told"),
+    [
+        ((TRUE[0] + 30, TRUE[1] + 900, *TRUE[2:]), "230 requests in the run, this run made 200"),
+        ((TRUE[0], TRUE[1] + 100, *TRUE[2:]), "900 output tokens in the run, its answers tell of 800"),
+        ((TRUE[0], TRUE[1] - 100, *TRUE[2:]), "700 output tokens in the run, its answers tell of 800"),
+        ((*TRUE[:2], 9.0 + COUNT * 0.15, TRUE[3]), "TTFT is 100.00 ms on average, but 150.00 ms"),
+    ],
+    ids=["others use it", "more tokens", "fewer tokens", "ttft too short"],
+)  # fmt: skip
+def test_a_server_that_tells_of_another_run_is_heard(
+    last: tuple[float, ...], told: str, tmp_path: Path
+) -> None:
+    """Client and server cannot both be right."""
+    status, reasons = verdict(with_pages(tmp_path, page(*BEFORE), page(*last)))
+    assert status == "degraded"
+    assert told in reasons
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        (BEFORE[0] + 70, BEFORE[1] + 280, BEFORE[2] + 7, BEFORE[3] + 70),
+        (*TRUE[:2], 9.0 + COUNT * 0.104, TRUE[3]),
+        (*TRUE[:2], 9.0 + COUNT * 0.02, TRUE[3]),
+    ],
+    ids=["one of three replicas", "ttft within 10 %", "ttft of a server far away"],
+)
+def test_what_has_an_innocent_reason_is_no_contradiction(
+    last: tuple[float, ...], tmp_path: Path
+) -> None:
+    """A gateway's /metrics may be one replica's; the network takes its time too."""
+    assert verdict(with_pages(tmp_path, page(*BEFORE), page(*last))) == ("valid", "")
+
+
+def test_counters_that_fall_are_not_compared(tmp_path: Path) -> None:
+    """Two replicas by turns, or a server that was started anew."""
+    run = with_pages(tmp_path, page(*BEFORE), page(10.0, 0.0, 0.0, 0.0), page(*TRUE))
+    assert verdict(run) == ("valid", "")
+
+
+def test_tokens_of_failed_requests_are_nobodys_contradiction(tmp_path: Path) -> None:
+    """The server made some of them before they failed."""
+    rows = [*ROWS[:-1], failed(COUNT - 1, "stall", at_ms=9000)]
+    last = (TRUE[0] - 1, TRUE[1] + 60, *TRUE[2:])
+    assert verdict(with_pages(tmp_path, page(*BEFORE), page(*last), rows=rows)) == ("valid", "")
