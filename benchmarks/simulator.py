@@ -80,7 +80,8 @@ def main() -> int:
     held = [
         row
         for row in rows
-        if row["events/s while streaming"] >= ASKED_PER_S and row["p99 ms"] <= LIMIT_MS
+        if row["events/s while streaming"] >= ASKED_PER_S
+        and max(row["p99 ms"], row["last token late p99 ms"]) <= LIMIT_MS
     ]
     print(f"{ASKED_PER_S} events/s within {LIMIT_MS:g} ms: {'held' if held else 'NOT held'}")
     return not held

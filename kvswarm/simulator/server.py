@@ -101,6 +101,7 @@ class Application:
             if not message.get("more_body"):
                 break
         read_ns = time.time_ns()
+        self._player.catch_up()
         config = self._config
         number = self._requests
         self._requests += 1
@@ -134,6 +135,7 @@ class Application:
         await self._play(response, number, request, send)
 
     async def _play(self, response: Response, number: int, request: Request, send: Any) -> None:
+        self._player.catch_up()
         if request.stream:
             await send(_start(response.fault))
             await send({"type": "http.response.body", "body": b"", "more_body": True})
@@ -147,6 +149,7 @@ class Application:
             rng=random.Random(f"{self._config.seed}/{number}/eos"),  # noqa: S311 - no secret
         )
         await self._player.play(response, sequence)
+        self._player.catch_up()
         if response.gone:
             return
         self._truth.add(response, sequence)
