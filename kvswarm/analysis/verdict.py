@@ -100,6 +100,7 @@ def judge(evidence: Evidence, limits: VerdictLimits) -> Verdict:
         *_clock(evidence, limits),
         *_completeness(evidence),
     ]
+    reasons.sort(key=lambda reason: reason.status != "invalid")  # the worst is read first
     statuses = {reason.status for reason in reasons}
     worst: Status = "valid"
     if statuses:

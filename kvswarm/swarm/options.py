@@ -55,7 +55,8 @@ OPTIONS: Final = (
     Option(name="model", kind=str, help="Model to ask for; default: the server's only one."),
     Option(name="requests", kind=int, help="End after this many requests.", metavar="N"),
     Option(name="duration", kind=float, help="End after this many seconds.", metavar="S"),
-    Option(name="concurrency", kind=int, help="Users of a closed loop.", metavar="C"),
+    Option(name="concurrency", kind=int, help="Users of a closed loop.", metavar="C",
+           in_web_ui=False),  # Locust's own field for the number of users is there
     Option(name="rate", kind=float, help="Arrivals per second of an open loop.", metavar="R"),
     Option(name="max-tokens", kind=int, help="Output tokens to ask for.", metavar="T"),
     Option(name="endpoint", kind=str, help="API to call.", choices=("chat", "completions")),

@@ -12,6 +12,7 @@ import re
 import shlex
 import signal
 import sys
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +21,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+
+from kvswarm.swarm.options import OPTIONS
 
 sys.path.insert(0, str(Path(__file__).parent))
 from running import (
@@ -525,6 +528,30 @@ def test_fewer_users_than_the_stages_want_are_refused(tmp_path: Path) -> None:
 
 
 # -- the web UI ------------------------------------------------------------------------------
+
+
+def test_the_start_form_has_the_options_of_a_load_and_none_of_this_machine(
+    url: str, tmp_path: Path
+) -> None:
+    """Whoever has the page could send any variable of this machine to any host."""
+    with going(
+        *LOCUST, "-f", LOCUSTFILE, "--host", url, "--web-host", "127.0.0.1", "--web-port", "0",
+        "--kv-profile", forgiving(tmp_path), cwd=tmp_path, env={"A_SECRET": "key-0815"},
+    ) as locust:  # fmt: skip
+        address = locust.address()
+        with urllib.request.urlopen(address, timeout=30) as response:  # noqa: S310 - http
+            page = response.read().decode()
+        post(f"{address}/swarm", "user_count=1&spawn_rate=1&kv_requests=2&kv_api_key_env=A_SECRET"
+             "&kv_out=/proc/elsewhere&kv_insecure=true")  # fmt: skip
+        until(lambda: len(list(tmp_path.glob("runs/*/summary.json"))) == 1, "the run has ended")
+        locust.end(signal.SIGTERM)
+    shown = {option.key for option in OPTIONS if f"kv_{option.key}" in page}
+    assert shown == {
+        "profile", "model", "requests", "duration", "rate", "max_tokens", "endpoint", "seed",
+    }  # fmt: skip
+    (made,) = runs_in(tmp_path)
+    assert made.summary["requests"]["ok"] == 2
+    assert "A_SECRET" not in (made.path / "run.json").read_text()
 
 
 def runs_in(folder: Path) -> list[Run]:
