@@ -32,7 +32,9 @@ ENDS: Final = ("requests", "duration_s")
 
 WINDOWS: Final = ("warmup", "cooldown")
 
-REPLACED_WHOLE: Final = frozenset({"input_tokens", "output_tokens", *WINDOWS})
+REPLACED_WHOLE: Final = frozenset(
+    {"input_tokens", "output_tokens", "speculative", "adapters", "mix", *WINDOWS}
+)
 """Mappings whose keys exclude one another, so that merging them would make no sense."""
 
 _ARRIVALS: Final = frozenset({"rate_rps", "concurrency", "max_in_flight"})
@@ -49,7 +51,9 @@ KEYS_OF_PATTERN: Final = {
 }
 """Which of the keys that shape the load go with which pattern."""
 
-MADE_PROMPT_KEYS: Final = frozenset({"input_tokens", "shared_prefix_tokens"})
+MADE_PROMPT_KEYS: Final = frozenset(
+    {"input_tokens", "shared_prefix_tokens", "shared_prefixes", "shared_prefix_share"}
+)
 """What shapes made prompts, and has no effect on those of a file."""
 
 SHAPE_KEYS: Final = frozenset().union(*KEYS_OF_PATTERN.values())

@@ -11,6 +11,13 @@ from typing import Any, Literal
 
 import msgspec
 
+from kvswarm.profiles.features import (
+    Conversation,
+    Images,
+    StructuredOutput,
+    ToolCalling,
+)
+
 Pattern = Literal["steady", "constant", "poisson", "gamma", "bursty", "heavy", "ramp", "stages"]
 OPEN_LOOP: frozenset[str] = frozenset({"constant", "poisson", "gamma", "bursty", "heavy"})
 """Patterns of arrivals. `ramp` and `stages` are open loop where they are given in rates."""
@@ -21,14 +28,15 @@ class Lengths:
     """A distribution of token counts.
 
     kind `fixed`: mean. `uniform`: min to max, both included. `normal`: mean and std, held
-    within min and max. `file`: as the row of the prompts file says.
+    within min and max. `values`: each of `values` in turn. `file`: as the row of the file says.
     """
 
-    kind: Literal["fixed", "uniform", "normal", "file"]
+    kind: Literal["fixed", "uniform", "normal", "values", "file"]
     mean_tokens: float = 0.0
     std_tokens: float = 0.0
     min_tokens: int = 1
     max_tokens: int = 1
+    values: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +91,10 @@ class PromptSpec:
     tokenizer: str | None = None
     """File or directory with tokenizer.json: lengths are exact then, else estimated."""
     shared_prefix_tokens: int = 0
+    shared_prefixes: int = 1
+    """So many different ones, in turn."""
+    shared_prefix_share: float = 1.0
+    """Share of the requests with a shared prefix; the others have one of their own, as long."""
     unique: bool = True
     system: str | None = None
     ignore_eos: bool = True
@@ -131,10 +143,23 @@ class Profile:
     endpoint: Literal["chat", "completions"] = "chat"
     seed: int = 0
     use_cases: tuple[str, ...] = ()
+    recommended_for: tuple[str, ...] = ()
+    needs: str = ""
+    expect: str = ""
     characteristics: Mapping[str, Any] = field(default_factory=dict)
     vllm_features: Mapping[str, Any] = field(default_factory=dict)
+    speculative: Mapping[str, Any] | Literal["auto"] | None = None
+    """As vLLM's --speculative-config; `auto` picks a draft for the model."""
     request: Mapping[str, Any] = field(default_factory=dict)
     """Extra members of every request body, such as temperature."""
+    structured_output: StructuredOutput | None = None
+    tool_calling: ToolCalling | None = None
+    conversation: Conversation | None = None
+    images: Images | None = None
+    adapters: Mapping[str, float] = field(default_factory=dict)
+    """Names of LoRA adapters to their weights; `base` is the model itself."""
+    mix: tuple[MixPart, ...] = ()
+    """Other profiles whose requests this one's load is made of."""
     warmup: Window = field(default_factory=Window)
     cooldown: Window = field(default_factory=Window)
     slo: Mapping[str, float] = field(default_factory=dict)
@@ -146,10 +171,25 @@ class Profile:
     source: str | None = None
     """Path of the file that the profile came from."""
 
+    @property
+    def has_dialogues(self) -> bool:
+        """Whether a request may depend on the answer to the one before."""
+        second_turn = self.tool_calling is not None and self.tool_calling.second_turn
+        own = self.conversation is not None or second_turn
+        return own or any(part.profile.has_dialogues for part in self.mix)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for run.json; `profile_from_dict` reads it back."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
         return plain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixPart:
+    """One profile of a mix: what it sends counts, when it would do so does not."""
+
+    weight: float
+    profile: Profile
 
 
 def profile_from_dict(plain: Mapping[str, Any]) -> Profile:

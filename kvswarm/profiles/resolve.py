@@ -16,6 +16,7 @@ from kvswarm.profiles.document import Document
 from kvswarm.profiles.model import (
     Lengths,
     Load,
+    MixPart,
     Profile,
     PromptSpec,
     Timeouts,
@@ -23,6 +24,7 @@ from kvswarm.profiles.model import (
     Window,
 )
 from kvswarm.profiles.problems import KeyPath, Problem, profile_error
+from kvswarm.profiles.resolve_features import resolve_features
 from kvswarm.profiles.resolve_load import resolve_load
 from kvswarm.profiles.run_length import expected_duration_s, expected_requests
 
@@ -31,6 +33,14 @@ DEFAULT_OUTPUT_TOKENS: Final = 128
 
 MIN_OWN_TOKENS: Final = 8
 """Tokens that a unique prompt needs of its own, beside a shared prefix, to start unlike others."""
+
+REQUEST_KEYS: Final = frozenset({
+    "adapters", "conversation", "endpoint", "ignore_eos", "images", "input_tokens", "max_tokens",
+    "output_tokens", "prompts", "request", "shared_prefix_share", "shared_prefix_tokens",
+    "shared_prefixes", "structured_output", "system", "tokenizer", "tool_calling", "tools",
+    "unique",
+})  # fmt: skip
+"""Keys that say what a request is; all others say when it is sent and how it is judged."""
 
 NO_CAP_TOKENS: Final = 2**31 - 1
 
@@ -47,15 +57,19 @@ class Findings:
         self.problems.append(Problem(self.document.place(path), path, what, fix))
 
 
-def resolve(document: Document, *, name: str, source: str) -> Profile:
+def resolve(
+    document: Document, *, name: str, source: str, mix: tuple[MixPart, ...] = ()
+) -> Profile:
     """Resolve merged values. `name` is used where the profile gives none.
 
-    Raises ProfileError with every broken rule.
+    `mix`: the profiles that the key of this name means. Raises ProfileError with every broken rule.
     """
     findings = Findings(document)
     values = document.values
     load = resolve_load(values, findings.add)
     prompt = _prompt(values, findings)
+    features = resolve_features(values, load, findings.add)
+    _check_mix(values, mix, load, findings)
     warmup, cooldown = _window(values.get("warmup")), _window(values.get("cooldown"))
     _check_windows(load, warmup, cooldown, findings)
     if findings.problems:
@@ -68,8 +82,12 @@ def resolve(document: Document, *, name: str, source: str) -> Profile:
         endpoint=values.get("endpoint", "chat"),
         seed=int(values.get("seed", 0)),
         use_cases=tuple(values.get("use_cases", ())),
+        recommended_for=tuple(values.get("recommended_for", ())),
+        needs=values.get("needs", ""),
+        expect=values.get("expect", ""),
         characteristics=values.get("characteristics", {}),
         vllm_features=values.get("vllm_features", {}),
+        speculative=values.get("speculative"),
         request=values.get("request", {}),
         warmup=warmup,
         cooldown=cooldown,
@@ -78,7 +96,33 @@ def resolve(document: Document, *, name: str, source: str) -> Profile:
         timeouts=Timeouts(**_floats(values.get("timeouts", {}))),
         verdict=VerdictLimits(**_floats(values.get("verdict", {}))),
         source=source,
+        mix=mix,
+        **features,
     )
+
+
+def _check_mix(
+    values: Mapping[str, Any], mix: tuple[MixPart, ...], load: Load, findings: Findings
+) -> None:
+    """A mix sends what its parts send: keys of its own for that would have no effect."""
+    if not mix:
+        return
+    for key in sorted(REQUEST_KEYS & values.keys()):
+        findings.add(
+            (key,),
+            "has no effect beside mix: each request is made as one of its profiles says",
+            "Leave it out, or put it into a profile that the mix names.",
+        )
+    for part in mix:
+        place = ("mix", part.profile.name)
+        if part.profile.mix:
+            findings.add(place, "is a mix itself", "Name the profiles of that mix.")
+        if part.profile.has_dialogues and load.open_loop:
+            findings.add(
+                place,
+                f"needs users who wait for answers; pattern {load.pattern} has arrivals at a rate",
+                "Use pattern: steady with concurrency, or levels of concurrency.",
+            )
 
 
 def _floats(values: Mapping[str, Any]) -> dict[str, float]:
@@ -116,6 +160,8 @@ def _prompt(values: Mapping[str, Any], findings: Findings) -> PromptSpec:
         prompts_file=prompts,
         tokenizer=values.get("tokenizer"),
         shared_prefix_tokens=prefix_tokens,
+        shared_prefixes=int(values.get("shared_prefixes", 1)),
+        shared_prefix_share=float(values.get("shared_prefix_share", 1.0)),
         unique=unique,
         system=values.get("system"),
         ignore_eos=values.get("ignore_eos", prompts is None or "output_tokens" in values),
@@ -144,6 +190,19 @@ def _check_prompt(
             f"allows {input_tokens.min_tokens} tokens; the shared prefix and "
             f"{MIN_OWN_TOKENS} tokens that tell unique prompts apart need {needed_tokens}",
             f"Give at least {needed_tokens}, a shorter shared_prefix_tokens, or unique: false.",
+        )
+    for key in ("shared_prefixes", "shared_prefix_share"):
+        if key in values and not values.get("shared_prefix_tokens"):
+            findings.add(
+                (key,),
+                "has no effect without a shared prefix",
+                "Give shared_prefix_tokens, or leave it out.",
+            )
+    if values.get("shared_prefix_share", 1.0) < 1.0 and values.get("unique") is False:
+        findings.add(
+            ("shared_prefix_share",),
+            "has no effect with unique: false, which sends one prompt all the time",
+            "Leave out one of the two.",
         )
     if "system" in values and values.get("endpoint") == "completions":
         findings.add(
@@ -183,6 +242,15 @@ def _lengths(
         return _fixed(int(value))
     if "fixed" in value:
         return _fixed(int(value["fixed"]))
+    if "values" in value:
+        tokens = tuple(int(length) for length in value["values"])
+        return Lengths(
+            kind="values",
+            mean_tokens=sum(tokens) / len(tokens),
+            min_tokens=min(tokens),
+            max_tokens=max(tokens),
+            values=tokens,
+        )
     if "file" in value:
         if "prompts" not in findings.document.values:
             findings.add(

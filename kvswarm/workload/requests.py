@@ -8,7 +8,27 @@ from typing import Any
 
 import msgspec
 
+from kvswarm.profiles.features import Constraint, Tool
+
 _encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectForm:
+    """The answer must have this form."""
+
+    constraint: Constraint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectCalls:
+    """The answer must call these of the offered functions; none of them: it must call none."""
+
+    offered: tuple[Tool, ...]
+    names: tuple[str, ...]
+
+
+Expectation = ExpectForm | ExpectCalls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +45,22 @@ class LLMRequest:
     input_tokens_exact: bool
     output_tokens: int
     """The max_tokens asked for."""
+    scenario: str
+    """Name of the profile that it is made by."""
+    model: str | None = None
+    """An adapter's name; None: the model of the run."""
+    variant: str | None = None
+    """What sets it apart from others of its scenario: figures are told by it."""
+    case: str | None = None
+    """Which schema or tool it is about."""
+    group: int | None = None
+    """Pair with a control, or conversation: requests of one group belong together."""
+    turn: int | None = None
+    """Turn of a dialogue, from 0."""
+    think_time_s: float = 0.0
+    """Time between the answer before and this request."""
+    expectation: Expectation | None = None
 
     def encoded(self, model: str) -> bytes:
-        """The body as JSON, for this model."""
-        return _encode({"model": model, **self.body})
+        """The body as JSON, for this model or the request's own."""
+        return _encode({"model": self.model or model, **self.body})
