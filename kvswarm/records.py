@@ -104,6 +104,18 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Where the profile scores outputs: was this one valid?"""
     unstamped_reads: int = 0
     """Reads for which the kernel gave no stamp, so that the moment of the read stands in."""
+    variant: str | None = None
+    """What sets it apart from others of its scenario: constrained or control, the adapter, ..."""
+    case: str | None = None
+    """Which schema or tool it was about."""
+    group: int | None = None
+    """Requests of one group belong together: one with its control, or a conversation."""
+    turn: int | None = None
+    """Turn of a dialogue, from 0."""
+    output_score: str | None = None
+    """How the answer was judged, a key of `scoring.KINDS`; None where it was not checked."""
+    output_detail: str | None = None
+    """Where an answer goes wrong, and how."""
 
     @property
     def itl_us(self) -> NDArray[np.uint32]:

@@ -39,6 +39,8 @@ PLAIN: Final = {
     "cached_tokens": pa.int64(), "events": pa.int64(), "first_event_tokens": pa.int64(),
     "coalesced_events": pa.int64(), "clock": pa.string(), "clock_step_us": pa.int64(),
     "resent": pa.int32(), "output_valid": pa.bool_(), "unstamped_reads": pa.int64(),
+    "variant": pa.string(), "case": pa.string(), "group": pa.int64(), "turn": pa.int32(),
+    "output_score": pa.string(), "output_detail": pa.string(),
 }  # fmt: skip
 """Columns that are fields of a Record, with their types."""
 DERIVED: Final = ("ttft_ms", "ttft_from_intended_ms", "tpot_ms", "e2e_ms")

@@ -31,7 +31,7 @@ SLO_KEYS: Final = tuple(
     + [f"{name}_{figure}_ms" for name, figure in product(LATENCIES, PERCENTILES)]
 )
 GATE_KEYS: Final = tuple(
-    ["error_share", "goodput_share", "goodput_rps", "output_tokens_per_s"]
+    ["error_share", "goodput_share", "goodput_rps", "output_tokens_per_s", "valid_output_share"]
     + [f"{name}_{figure}_ms" for name, figure in product(LATENCIES, ("mean", "max", *PERCENTILES))]
 )
 
@@ -56,10 +56,20 @@ BOUNDS: Final = {
 RULES: Final = {
     "const": "must be true",
     "minItems": "must not be empty",
+    "minProperties": "must not be empty",
     "minLength": "must not be empty",
-    "pattern": "must begin with a letter or digit and hold only those, spaces, '.', '_' and '-', "
-    "100 at most",
 }
+
+PATTERN_RULES: Final = {
+    "name": "must begin with a letter or digit and hold only those, spaces, '.', '_' and '-', "
+    "100 at most",
+    "tools.function.name": "must be letters, digits, '_' and '-', 64 at most",
+    "speculative": "must be auto or a map",
+    "pydantic": "must be module:Model",
+    "choice": "must be auto, required, named, or a map of these to weights",
+    "size": "must be width x height, such as 512x512",
+}
+"""What the pattern of a key wants, by the key."""
 
 REQUEST_KEY_FIXES: Final = {
     "model": "Give the model with --model.",
@@ -180,8 +190,12 @@ def _rule(refusal: _Refusal) -> str:
         return "must be " + " or ".join(TYPE_NAMES[name] for name in names)
     if keyword == "enum":
         return "must be one of " + ", ".join(str(name) for name in wanted)
-    if keyword in {"minProperties", "maxProperties"}:
+    if keyword == "maxProperties" or "maxProperties" in refusal.schema:
         return "must hold exactly one of " + ", ".join(refusal.schema["properties"])
+    if keyword == "pattern":
+        keys = [part for part in refusal.path if isinstance(part, str)]
+        whole = PATTERN_RULES.get(".".join(keys))
+        return whole or PATTERN_RULES.get(keys[-1], refusal.message)
     return RULES.get(keyword, refusal.message)
 
 

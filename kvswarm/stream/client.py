@@ -26,7 +26,7 @@ from kvswarm.records import Record
 from kvswarm.stream.connection import ConnectError, Connection, Connector
 from kvswarm.stream.deltas import Meaning
 from kvswarm.stream.exchange import Exchange, Framing
-from kvswarm.stream.outcome import Ask, record_of, unsent_record
+from kvswarm.stream.outcome import Ask, error_of, record_of, unsent_record
 from kvswarm.stream.reactor import CLOCK_STEP_NS, Reactor, clock_offset_ns
 from kvswarm.stream.target import Target
 
@@ -271,6 +271,12 @@ class StreamClient:
     def breathe(self) -> None:
         """Read what has come, if it is time: to be called between the steps of longer work."""
         self._reactor.drain_if_due()
+
+    def meaning_of(self, exchange: Exchange) -> Meaning | None:
+        """What an ended exchange has said, now; None where the request failed."""
+        absorb(exchange)
+        kind, _ = error_of(exchange)
+        return exchange.meaning if kind is None else None
 
     def cancel_all(self) -> None:
         """End every request in flight as `cancelled`; its greenlet wakes."""

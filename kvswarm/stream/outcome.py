@@ -35,6 +35,10 @@ class Ask:
     intended_ns: int
     asked_input_tokens: int | None = None
     asked_output_tokens: int | None = None
+    variant: str | None = None
+    case: str | None = None
+    group: int | None = None
+    turn: int | None = None
 
 
 def unsent_record(ask: Ask, kind: str, detail: str, end_ns: int) -> Record:

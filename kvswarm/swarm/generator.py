@@ -19,7 +19,6 @@ from typing import Any, Final
 
 import gevent
 import gevent.event
-import gevent.pool
 import msgspec
 from locust.env import Environment
 from locust.exception import StopTest
@@ -30,17 +29,22 @@ from kvswarm.profiles.phases import phase_of
 from kvswarm.records import Record, encode_batch
 from kvswarm.rundir import WorkerInfo
 from kvswarm.stream.client import Deadlines, StreamClient
+from kvswarm.stream.deltas import Meaning
 from kvswarm.stream.exchange import Exchange
 from kvswarm.stream.outcome import Ask
 from kvswarm.swarm import events
+from kvswarm.swarm.arriving import Arriving
+from kvswarm.swarm.dialogues import Dialogues
 from kvswarm.swarm.plan import Plan
 from kvswarm.swarm.quota import Leases
 from kvswarm.swarm.secrets import Mask, target_of
 from kvswarm.swarm.standing import Standing
 from kvswarm.swarm.statistics import Rows
 from kvswarm.swarm.stock import Stock
-from kvswarm.workload.arrivals import arrivals, users_at
-from kvswarm.workload.workload import Workload, open_workload
+from kvswarm.workload.answers import Answer, tool_calls_of
+from kvswarm.workload.arrivals import users_at
+from kvswarm.workload.requests import Expectation, LLMRequest
+from kvswarm.workload.workload import Requests, open_workload
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +56,6 @@ LEVEL_CHECK_S: Final = 0.05
 FIRST_LEASE_S: Final = 5.0
 LAST_RECORDS_S: Final = 10.0
 """How long the end waits for greenlets of cancelled requests to leave their records."""
-PATHS: Final = {"chat": "/chat/completions", "completions": "/completions"}
-
 Send = Callable[[str, dict[str, Any]], None]
 
 
@@ -77,19 +79,17 @@ class Generator:
         self._plan = plan
         self._send = send
         self._load = plan.profile.load
-        self._dropped = 0
         self._failed_listeners = 0
         self._records_made = 0
         self._outbox: list[Record] = []
         self._fresh: list[Record] = []
         self._standing = Standing()
-        self._rows = Rows(environment, plan.profile.name)
+        self._rows = Rows(environment)
         target = target_of(plan)
         self._mask = Mask(target.headers)
-        head = target.head_bytes(PATHS[plan.profile.endpoint])
         self._client = StreamClient(target, _deadlines(plan), self._take_record)
         # A tokenizer or a file of prompts can take seconds; heartbeats must go on meanwhile.
-        workload: Workload | KvswarmError = gevent.get_hub().threadpool.apply(
+        workload: Requests | KvswarmError = gevent.get_hub().threadpool.apply(
             _workload_or_why_not, (plan.profile,)
         )
         if isinstance(workload, KvswarmError):
@@ -97,12 +97,13 @@ class Generator:
         share = -(-self._load.peak_users // plan.shards)
         self._leases = Leases(lambda wanted: send("kv_want", {"wanted": wanted}), batch=share)
         self._notes = workload.notes
-        self._next_arrival = plan.shard
-        self._stock = Stock(plan, workload, head, self._upcoming)
-        self._arrivals_group = gevent.pool.Group()
+        self._stock = Stock(plan, workload, target, self._upcoming)
+        self._dialogues: Dialogues | None = None
+        if plan.profile.has_dialogues:
+            self._dialogues = Dialogues(workload, self._load.peak_users)
+        self._arriving = Arriving(plan, self._perform_stocked, self._stock.forget)
+        self._expectations: dict[int, Expectation] = {}
         self._users = 0
-        self._source: Any = None
-        self._source_done = not self._load.open_loop
         self._is_over = gevent.event.Event()
         if events.has_listeners(events.request_sent):
             self._client.listen_sent(self._tell_sent)
@@ -129,8 +130,7 @@ class Generator:
         self._cpu_start_s = time.process_time()
         self._flusher = gevent.spawn(self._flush_forever)
         if self._load.open_loop:
-            # Not a user's task: Locust's users come when they come, arrivals at their times.
-            self._source = gevent.spawn(self._run_arrivals)
+            self._arriving.start(self.started_ns)
 
     def _fill_stock(self) -> None:
         while self._stock.fill():
@@ -151,18 +151,31 @@ class Generator:
         `free_ns`: when the user became free; None for now. Waits for ever when the load is over:
         the runner ends the users.
         """
+        think_time_s = self._dialogues.think_time_s(user_number) if self._dialogues else 0.0
+        if think_time_s:
+            free_ns = (free_ns or time.time_ns()) + int(think_time_s * 1e9)
+            gevent.sleep(max(0, free_ns - time.time_ns()) / 1e9)
         if self._wait_for_level(user_number):
             free_ns = None  # it was not the generator that kept this user back
         closed = self.state is State.RUNNING and not self._load.open_loop
         index = self._leases.take() if closed else None
         while index is None:
             gevent.sleep(3600)
-        now_ns = time.time_ns()
-        exchange = self._perform(index, free_ns if free_ns is not None else now_ns)
+        intended_ns = free_ns if free_ns is not None else time.time_ns()
+        if self._dialogues is None:
+            exchange = self._perform_stocked(index, intended_ns)
+        else:
+            request = self._dialogues.next(user_number, index)
+            exchange = self._perform(request, self._stock.encoded(request), intended_ns)
+            self._dialogues.heard(user_number, self._answer(exchange))
         if exchange is None:
             gevent.sleep(UNSENT_PAUSE_S)
             return None
         return exchange.ended_ns
+
+    def _answer(self, exchange: Exchange | None) -> Answer | None:
+        meaning = self._client.meaning_of(exchange) if exchange is not None else None
+        return answer_of(meaning) if meaning is not None else None
 
     def _wait_for_level(self, user_number: int) -> bool:
         """Hold a user back while `ramp` or `stages` want fewer users; tell whether it was."""
@@ -182,51 +195,39 @@ class Generator:
         """Take request indices that the master grants."""
         self._leases.add(first, count)
 
-    # -- open loop ---------------------------------------------------------------------------
-
-    def _run_arrivals(self) -> None:
-        """Start this worker's arrivals at their times, each in a greenlet of its own."""
-        plan, load = self._plan, self._load
-        room = max(1, load.max_in_flight // plan.shards)
-        for index, offset_ns in arrivals(load, plan.profile.seed, plan.shard, plan.shards):
-            due_ns = self.started_ns + offset_ns
-            self._next_arrival = index
-            while (wait_ns := due_ns - time.time_ns()) > 0:
-                gevent.sleep(wait_ns / 1e9)
-                if self.state is not State.RUNNING:
-                    break
-            if self.state is not State.RUNNING:
-                break
-            if len(self._arrivals_group) >= room:
-                self._dropped += 1
-                self._stock.forget(index)
-            else:
-                self._arrivals_group.spawn(self._perform, index, due_ns)
-        self._source_done = True
-
     # -- one request -------------------------------------------------------------------------
 
-    def _perform(self, index: int, intended_ns: int) -> Exchange | None:
+    def _perform_stocked(self, index: int, intended_ns: int) -> Exchange | None:
+        return self._perform(*self._stock.take(index), intended_ns)
+
+    def _perform(self, request: LLMRequest, data: bytes, intended_ns: int) -> Exchange | None:
         plan = self._plan
-        request, data = self._stock.take(index)
         ask = Ask(
-            index=index,
+            index=request.index,
             worker=plan.shard,
-            phase=phase_of(plan.profile, index, (intended_ns - self.started_ns) / 1e9),
-            scenario=plan.profile.name,
+            phase=phase_of(plan.profile, request.index, (intended_ns - self.started_ns) / 1e9),
+            scenario=request.scenario,
             endpoint=request.endpoint,
             intended_ns=intended_ns,
             asked_input_tokens=request.input_tokens,
             asked_output_tokens=request.output_tokens,
+            variant=request.variant,
+            case=request.case,
+            group=request.group,
+            turn=request.turn,
         )
+        if request.expectation is not None:
+            self._expectations[request.index] = request.expectation
         self._standing.counts.started += 1
         return self._client.perform(ask, data)
 
     def _upcoming(self) -> Iterator[int]:
-        """Indices of the requests that come next."""
+        """Indices of the requests that come next, as far as nothing is to be heard before."""
+        if self._dialogues is not None:
+            return iter(())
         if self._load.open_loop:
-            last = self._load.requests
-            return iter(range(self._next_arrival, last or sys.maxsize, self._plan.shards))
+            last = self._load.requests or sys.maxsize
+            return iter(range(self._arriving.next_index, last, self._plan.shards))
         return self._leases.upcoming()
 
     def _take_record(self, record: Record, exchange: Exchange | None) -> None:
@@ -286,13 +287,13 @@ class Generator:
 
     def _has_nothing_left(self) -> bool:
         """True when every request of this worker was made and has ended."""
-        made = self._source_done if self._load.open_loop else self._leases.over
+        made = self._arriving.done if self._load.open_loop else self._leases.over
         return made and self._nothing_in_flight()
 
     def _nothing_in_flight(self) -> bool:
         return (
             self._standing.counts.started == self._records_made
-            and not self._arrivals_group
+            and not self._arriving.busy
             and not self._client.undecoded
         )
 
@@ -347,12 +348,11 @@ class Generator:
 
     def _drain(self) -> None:
         self._leases.stop()
-        if self._source is not None:
-            self._source.kill()
+        self._arriving.stop()
         while time.monotonic() < self._give_up_s and not self._nothing_in_flight():
             gevent.sleep(FLUSH_S / 5)
             self._flush()
-        self._arrivals_group.kill()
+        self._arriving.cancel()
         self._client.cancel_all()
         give_up_s = time.monotonic() + LAST_RECORDS_S
         while not self._nothing_in_flight() and time.monotonic() < give_up_s:
@@ -374,14 +374,23 @@ class Generator:
             records=max(self._standing.counts.started, self._records_made),
             cpu_s=self._cpu_s,
             token_events=self._client.token_events,
-            dropped_arrivals=self._dropped,
+            dropped_arrivals=self._arriving.dropped,
             failed_listeners=self._failed_listeners,
             notes=self._notes,
         )
         self._send("kv_all_sent", {"info": msgspec.to_builtins(info)})
 
 
-def _workload_or_why_not(profile: Profile) -> Workload | KvswarmError:
+def answer_of(meaning: Meaning) -> Answer:
+    """What a stream said, as an answer."""
+    return Answer(
+        text="".join(meaning.text),
+        tool_calls=tool_calls_of(meaning.tool_calls),
+        finish_reason=meaning.finish_reason,
+    )
+
+
+def _workload_or_why_not(profile: Profile) -> Requests | KvswarmError:
     """Open the workload; what a thread of gevent raises is printed as a traceback as well."""
     try:
         return open_workload(profile)

@@ -27,12 +27,11 @@ class StreamError(Exception):
 
 
 class Rows:
-    """Writes one scenario's figures into the statistics of an environment."""
+    """Writes figures into the statistics of an environment, under the name of their scenario."""
 
-    def __init__(self, environment: Environment, scenario: str) -> None:
+    def __init__(self, environment: Environment) -> None:
         self._environment = environment
-        self._scenario = scenario
-        self._gaps_us: list[NDArray[np.uint32]] = []
+        self._gaps_us: dict[str, list[NDArray[np.uint32]]] = {}
 
     def add(self, record: Record) -> None:
         """Show one record, unless we ended it ourselves. ITL follows with `flush`."""
@@ -45,7 +44,7 @@ class Rows:
             failed = StreamError(f"{record.error_kind}: {meaning}")
         self._environment.events.request.fire(
             request_type="E2E",
-            name=self._scenario,
+            name=record.scenario,
             response_time=record.e2e_ms,
             response_length=record.completion_tokens or record.events,
             exception=failed,
@@ -55,17 +54,18 @@ class Rows:
             return
         for kind, value_ms in (("TTFT", record.ttft_ms), ("TPOT", record.tpot_ms)):
             if value_ms is not None:
-                self._entry(kind).log(round(value_ms), 0)
+                self._entry(record.scenario, kind).log(round(value_ms), 0)
         if len(record.itl_us):
-            self._gaps_us.append(record.itl_us)
+            self._gaps_us.setdefault(record.scenario, []).append(record.itl_us)
 
     def flush(self) -> None:
         """Add the gaps since the last time: by value, because there are many."""
-        if not self._gaps_us:
-            return
-        gaps_ms = np.concatenate(self._gaps_us) / 1000
-        self._gaps_us.clear()
-        entry: Any = self._entry("ITL")  # Locust says int where it keeps floats
+        gaps_us, self._gaps_us = self._gaps_us, {}
+        for scenario, parts in gaps_us.items():
+            self._add_gaps(scenario, np.concatenate(parts) / 1000)
+
+    def _add_gaps(self, scenario: str, gaps_ms: NDArray[np.float64]) -> None:
+        entry: Any = self._entry(scenario, "ITL")  # Locust says int where it keeps floats
         now_s = time.time()
         entry.num_requests += len(gaps_ms)
         entry.num_reqs_per_sec[int(now_s)] += len(gaps_ms)
@@ -79,8 +79,8 @@ class Rows:
         for value_ms in np.flatnonzero(counts).tolist():
             entry.response_times[bucket_response_time(value_ms)] += int(counts[value_ms])
 
-    def _entry(self, kind: str) -> StatsEntry:
-        entry: StatsEntry = self._environment.stats.get(self._scenario, kind)
+    def _entry(self, scenario: str, kind: str) -> StatsEntry:
+        entry: StatsEntry = self._environment.stats.get(scenario, kind)
         return entry
 
 

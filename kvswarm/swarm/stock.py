@@ -11,25 +11,30 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from kvswarm.stream.target import request_bytes
+from kvswarm.stream.target import Target, request_bytes
 from kvswarm.swarm.plan import Plan
 from kvswarm.workload.requests import LLMRequest
-from kvswarm.workload.workload import Workload
+from kvswarm.workload.workload import Requests
 
 MAX_REQUESTS: Final = 1024
 MAX_BYTES: Final = 16 * 1024 * 1024
 SLICE_NS: Final = 1_000_000
+PATHS: Final = {"chat": "/chat/completions", "completions": "/completions"}
 
 
 class Stock:
     """Ready requests by index."""
 
     def __init__(
-        self, plan: Plan, workload: Workload, head: bytes, upcoming: Callable[[], Iterable[int]]
+        self,
+        plan: Plan,
+        workload: Requests,
+        target: Target,
+        upcoming: Callable[[], Iterable[int]],
     ) -> None:
         self._plan = plan
         self._workload = workload
-        self._head = head
+        self._heads = {endpoint: target.head_bytes(path) for endpoint, path in PATHS.items()}
         self._upcoming = upcoming
         self._ready: dict[int, tuple[LLMRequest, bytes]] = {}
         self._bytes = 0
@@ -61,5 +66,10 @@ class Stock:
 
     def _make(self, index: int) -> tuple[LLMRequest, bytes]:
         request = self._workload.request(index)
+        return request, self.encoded(request)
+
+    def encoded(self, request: LLMRequest) -> bytes:
+        """Give a request as the bytes that are sent."""
         body = request.encoded(self._plan.model)
-        return request, request_bytes(self._head, body, f"{self._plan.run_id}-{index}")
+        head = self._heads[request.endpoint]
+        return request_bytes(head, body, f"{self._plan.run_id}-{request.index}")

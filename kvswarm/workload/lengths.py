@@ -21,6 +21,9 @@ class RandomStream(IntEnum):
     LEAD = 3
     ROWS = 4
     ARRIVALS = 5
+    FEATURE = 6
+    MIX = 7
+    IMAGE = 8
 
 
 class Draws:
@@ -47,8 +50,13 @@ def generator(seed: int, stream: RandomStream, index: int = 0) -> np.random.Gene
     return Draws(seed, stream).at(index)
 
 
-def draw_tokens(lengths: Lengths, rng: np.random.Generator) -> int:
-    """Draw one token count. Raises ValueError for kind `file`, whose rows hold the counts."""
+def draw_tokens(lengths: Lengths, rng: np.random.Generator, place: int = 0) -> int:
+    """Draw one token count; `values` take turns by `place`.
+
+    Raises ValueError for kind `file`, whose rows hold the counts.
+    """
+    if lengths.kind == "values":
+        return lengths.values[place % len(lengths.values)]
     if lengths.kind == "fixed":
         return int(lengths.mean_tokens)
     if lengths.kind == "uniform":

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from kvswarm.profiles.model import PromptSpec
+from kvswarm.profiles.model import Lengths, PromptSpec
 from kvswarm.workload.dataset import PromptRow
 from kvswarm.workload.exact import ExactText
 from kvswarm.workload.lengths import RandomStream, draw_tokens, generator
@@ -32,13 +32,51 @@ class Prompt:
     exact: bool
     output_tokens: int | None = None
     """As the row of a file says; None where it says nothing."""
+    variant: str | None = None
+    """What sets it apart from others of the run, where the profile has several kinds."""
 
 
 class PromptSource(Protocol):
     """Anything that makes prompts."""
 
-    def prompt(self, index: int, rng: np.random.Generator) -> Prompt:
-        """Make the prompt of a request; `rng` is that request's own."""
+    def prompt(self, number: int, place: int, rng: np.random.Generator) -> Prompt:
+        """Make a prompt that starts as no other `number` does. `rng` is that of its content.
+
+        Two numbers with one place, and so one `rng`, have one content: a request and its control.
+        """
+
+
+class PrefixChoice:
+    """Which of the shared prefixes, if any, a prompt begins with."""
+
+    def __init__(self, spec: PromptSpec) -> None:
+        self._count = spec.shared_prefixes if spec.shared_prefix_tokens else 0
+        self._share = spec.shared_prefix_share
+
+    @property
+    def all_alike(self) -> bool:
+        """Whether every prompt has a shared prefix, or none has."""
+        return not self._count or self._share >= 1
+
+    def choose(self, place: int, rng: np.random.Generator) -> int | None:
+        """Give the number of the prefix; None for none."""
+        if not self._count or (self._share < 1 and rng.random() >= self._share):
+            return None
+        return place % self._count
+
+    def label(self, chosen: int | None) -> str | None:
+        """What figures are told by, where there are both kinds."""
+        if self.all_alike:
+            return None
+        return "own prefix" if chosen is None else "shared prefix"
+
+
+def _label(*labels: str | None) -> str | None:
+    return ", ".join(label for label in labels if label) or None
+
+
+def _length_label(lengths: Lengths, input_tokens: int) -> str | None:
+    return f"{input_tokens} tokens" if lengths.kind == "values" else None
 
 
 class MadePrompts:
@@ -47,14 +85,25 @@ class MadePrompts:
     def __init__(self, spec: PromptSpec, seed: int) -> None:
         self._lengths = spec.input_tokens
         self._leads = Leads(seed) if spec.unique else None
-        self._prefix = random_words(spec.shared_prefix_tokens, generator(seed, RandomStream.PREFIX))
+        self._choice = PrefixChoice(spec)
+        self._prefixes = [
+            random_words(spec.shared_prefix_tokens, generator(seed, RandomStream.PREFIX, which))
+            for which in range(spec.shared_prefixes)
+        ]
 
-    def prompt(self, index: int, rng: np.random.Generator) -> Prompt:
-        """Join the shared prefix, the words that spell the index, and random words."""
-        input_tokens = draw_tokens(self._lengths, rng)
-        chosen = self._prefix + (self._leads.words(index) if self._leads else [])
+    def prompt(self, number: int, place: int, rng: np.random.Generator) -> Prompt:
+        """Join the shared prefix, the words that spell the number, and random words."""
+        input_tokens = draw_tokens(self._lengths, rng, place)
+        which = self._choice.choose(place, rng)
+        chosen = [] if which is None else list(self._prefixes[which])
+        chosen += self._leads.words(number) if self._leads else []
         chosen += random_words(max(0, input_tokens - len(chosen)), rng)
-        return Prompt(text=" ".join(chosen[:input_tokens]), input_tokens=input_tokens, exact=False)
+        return Prompt(
+            text=" ".join(chosen[:input_tokens]),
+            input_tokens=input_tokens,
+            exact=False,
+            variant=_label(self._choice.label(which), _length_label(self._lengths, input_tokens)),
+        )
 
 
 class ExactPrompts:
@@ -64,27 +113,33 @@ class ExactPrompts:
         self._lengths = spec.input_tokens
         self._exact = exact
         self._leads = Leads(seed) if spec.unique else None
-        self._prefix = ""
-        if spec.shared_prefix_tokens:
-            self._prefix = exact.prefix(
-                spec.shared_prefix_tokens, generator(seed, RandomStream.PREFIX)
-            )
+        self._choice = PrefixChoice(spec)
+        self._prefixes = [
+            exact.prefix(spec.shared_prefix_tokens, generator(seed, RandomStream.PREFIX, which))
+            for which in range(spec.shared_prefixes if spec.shared_prefix_tokens else 0)
+        ]
 
-    def prompt(self, index: int, rng: np.random.Generator) -> Prompt:
+    def prompt(self, number: int, place: int, rng: np.random.Generator) -> Prompt:
         """Make text that the tokenizer counts as the wanted number. Raises DatasetError."""
-        input_tokens = draw_tokens(self._lengths, rng)
-        lead = self._leads.words(index) if self._leads else []
-        text = self._exact.text(input_tokens, rng, lead=lead, prefix=self._prefix)
-        return Prompt(text=text, input_tokens=input_tokens, exact=True)
+        input_tokens = draw_tokens(self._lengths, rng, place)
+        which = self._choice.choose(place, rng)
+        prefix = "" if which is None else self._prefixes[which]
+        lead = self._leads.words(number) if self._leads else []
+        return Prompt(
+            text=self._exact.text(input_tokens, rng, lead=lead, prefix=prefix),
+            input_tokens=input_tokens,
+            exact=True,
+            variant=_label(self._choice.label(which), _length_label(self._lengths, input_tokens)),
+        )
 
 
 class FixedPrompt:
     """One prompt for all requests: what request 0 would have sent."""
 
     def __init__(self, source: PromptSource, seed: int) -> None:
-        self._prompt = source.prompt(0, generator(seed, RandomStream.REQUEST, 0))
+        self._prompt = source.prompt(0, 0, generator(seed, RandomStream.REQUEST, 0))
 
-    def prompt(self, index: int, rng: np.random.Generator) -> Prompt:  # noqa: ARG002 - always one
+    def prompt(self, number: int, place: int, rng: np.random.Generator) -> Prompt:  # noqa: ARG002 - always one
         """Give the one prompt."""
         return self._prompt
 
@@ -97,9 +152,9 @@ class FilePrompts:
         self._order = generator(seed, RandomStream.ROWS).permutation(len(rows)).tolist()
         self._exact = exact
 
-    def prompt(self, index: int, rng: np.random.Generator) -> Prompt:  # noqa: ARG002 - by index
-        """Take the row that is at this index's turn."""
-        row = self._rows[self._order[index % len(self._order)]]
+    def prompt(self, number: int, place: int, rng: np.random.Generator) -> Prompt:  # noqa: ARG002 - by place
+        """Take the row whose turn it is at this place."""
+        row = self._rows[self._order[place % len(self._order)]]
         if self._exact is not None:
             counted = sum(self._exact.count(text) for text in row.texts())
         else:
@@ -117,3 +172,10 @@ def estimated_tokens(texts: Sequence[str]) -> int:
     """Estimate the tokens of other people's text: one for every four characters, at least one."""
     characters = sum(len(text) for text in texts)
     return max(1, -(-characters // CHARACTERS_PER_TOKEN))
+
+
+def chat_messages(prompt: Prompt) -> list[Mapping[str, Any]]:
+    """A prompt as the messages of a chat."""
+    if prompt.messages is not None:
+        return list(prompt.messages)
+    return [{"role": "user", "content": prompt.text}]

@@ -17,7 +17,11 @@ from kvswarm.profiles.model import OPEN_LOOP, Load, Timeouts, VerdictLimits
 from kvswarm.profiles.schema import GATE_KEYS, SLO_KEYS, profile_schema
 
 PAGE = Path(__file__).parents[2] / "docs" / "profiles.md"
-FREE = {"characteristics", "vllm_features", "request"}
+FREE = {
+    "characteristics", "vllm_features", "request", "speculative", "adapters", "mix",
+    "structured_output.schema", "structured_output.constraints[].schema", "tools[].result",
+    "tools[].function.parameters",
+}  # fmt: skip
 
 
 def parts(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
