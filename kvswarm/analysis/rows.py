@@ -29,9 +29,11 @@ NUMBERS: Final = (
     "index", "intended_ns", "sent_ns", "first_token_ns", "last_token_ns", "end_ns", "connect_us",
     "send_spread_us", "prompt_tokens", "completion_tokens", "reasoning_tokens", "events",
     "first_event_tokens", "coalesced_events", "clock_step_us", "unstamped_reads", "ttft_ms",
-    "ttft_from_intended_ms", "tpot_ms", "e2e_ms",
+    "ttft_from_intended_ms", "tpot_ms", "e2e_ms", "cached_tokens", "group",
 )  # fmt: skip
-TEXTS: Final = ("phase", "error_kind", "clock")
+TEXTS: Final = (
+    "phase", "error_kind", "clock", "scenario", "variant", "case", "output_score", "output_detail",
+)  # fmt: skip
 LISTS: Final = ("itl_us", "read_lag_us", "late_index", "late_us")
 
 
@@ -96,12 +98,16 @@ def read_rows(run: RunDir) -> Iterator[Rows]:
     """Give the table's row groups. Raises RunDirError where it is damaged."""
     names = [*NUMBERS, *TEXTS, *LISTS, "output_valid"]
     with open_table(run) as file:
+        there = set(file.schema_arrow.names)
+        wanted = [name for name in names if name in there]
         for group in range(file.num_row_groups):
-            yield _rows(file.read_row_group(group, columns=names))
+            yield _rows(file.read_row_group(group, columns=wanted))
 
 
 def _rows(table: pa.Table) -> Rows:
     def column(name: str) -> Any:
+        if name not in table.column_names:  # a run from before it was recorded
+            return pa.nulls(len(table), pa.float64() if name in NUMBERS else pa.string())
         return table.column(name).combine_chunks()
 
     return Rows(

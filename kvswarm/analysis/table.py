@@ -43,6 +43,8 @@ PLAIN: Final = {
     "output_score": pa.string(), "output_detail": pa.string(),
 }  # fmt: skip
 """Columns that are fields of a Record, with their types."""
+ADDED: Final = frozenset({"variant", "case", "group", "turn", "output_score", "output_detail"})
+"""Columns that tables of older runs may lack."""
 DERIVED: Final = ("ttft_ms", "ttft_from_intended_ms", "tpot_ms", "e2e_ms")
 """Columns computed from a Record, in ms."""
 LISTS: Final = {
@@ -124,7 +126,12 @@ def _report_of(run: RunDir) -> TableReport:
         columns, table = list(file.schema_arrow), file.metadata
         noted = {key.decode(): text.decode() for key, text in (table.metadata or {}).items()}
     check_version(run.requests, noted.get("schema_version"))
-    wrong = [column.name for column in SCHEMA if column not in columns]
+    names = {column.name for column in columns}
+    wrong = [
+        column.name
+        for column in SCHEMA
+        if column not in columns and not (column.name in ADDED and column.name not in names)
+    ]
     if wrong:
         raise RunDirError(
             f"{run.requests}: these columns are not as kvswarm writes them: {', '.join(wrong)}",
