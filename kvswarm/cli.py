@@ -70,6 +70,12 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="P",
     help="Load-generating processes on this machine.",
 )
+@click.option(
+    "--baseline",
+    type=click.Path(path_type=Path),
+    metavar="RUN_DIR",
+    help="Compare with this earlier run of the same workload.",
+)
 @click.option("--list-profiles", is_flag=True, help="List the packaged profiles and leave.")
 @click.option("--dry-run", is_flag=True, help="Show what would run, and do nothing.")
 @click.option(
@@ -82,6 +88,7 @@ def run(  # noqa: PLR0913, PLR0917 - one per flag
     url: str | None,
     headers: tuple[str, ...],
     processes: int | None,
+    baseline: Path | None,
     list_profiles: bool,
     dry_run: bool,
     as_json: bool,
@@ -102,6 +109,7 @@ def run(  # noqa: PLR0913, PLR0917 - one per flag
             url=url,
             headers=headers,
             processes=processes,
+            baseline=baseline,
             dry_run=dry_run,
             as_json=as_json,
             argv=_redacted(sys.argv[1:]),
@@ -122,15 +130,21 @@ def _redacted(argv: list[str]) -> tuple[str, ...]:
 
 @commands.command()
 @click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--baseline",
+    type=click.Path(path_type=Path),
+    metavar="RUN_DIR",
+    help="Compare with this run of the same workload.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print summary.json.")
-def report(path: Path, as_json: bool) -> int:
+def report(path: Path, baseline: Path | None, as_json: bool) -> int:
     """Make or remake the figures of a run directory, also after a crash.
 
     Example: kvswarm report runs/20260101T120000Z-standard-3f2a91
     """
     from kvswarm.commands.report import report as make_report  # noqa: PLC0415
 
-    return make_report(path, as_json=as_json)
+    return make_report(path, as_json=as_json, baseline=baseline)
 
 
 @commands.command()

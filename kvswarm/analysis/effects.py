@@ -13,6 +13,7 @@ Without an assumption on how the values are distributed:
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, Final
@@ -122,3 +123,27 @@ def _median_variance(values: Floats) -> float:
     coverage = 1 - 2 * _at_most(below - 1, count)
     z = NormalDist().inv_cdf((1 + coverage) / 2)
     return float(((ordered[count - below] - ordered[below - 1]) / (2 * z)) ** 2)
+
+
+UNITS: Final = {
+    "ttft_ms": ("TTFT", "ms"),
+    "itl_ms": ("ITL", "ms"),
+    "tpot_ms": ("TPOT", "ms"),
+    "e2e_ms": ("E2E", "ms"),
+    "output_tokens_per_s": ("output tokens/s of a request", "tokens/s"),
+    "tokens_per_event": ("tokens per event", "tokens"),
+}
+"""Figures that effects are told of: what people call them, and their units."""
+
+
+def effect_text(effect: Mapping[str, Any]) -> str:
+    """An effect of summary.json in words: `TTFT +1.20 ms (+4.1 %; 95 %: +0.80 to +1.50)`."""
+    name, unit = UNITS[effect["figure"]]
+    parts = []
+    if effect["change_share"] is not None:
+        parts.append(f"{effect['change_share']:+.1%}")
+    if effect["low"] is not None:
+        parts.append(f"95 %: {effect['low']:+.2f} to {effect['high']:+.2f}")
+    else:
+        parts.append(f"of {effect['count']} only")
+    return f"{name} {effect['difference']:+.2f} {unit} ({'; '.join(parts)})"

@@ -14,6 +14,7 @@ from typing import Any
 import jsonschema
 import msgspec
 
+from kvswarm.analysis.baseline import against_baseline
 from kvswarm.analysis.report import report_page
 from kvswarm.analysis.server import finish_server_table
 from kvswarm.analysis.summary import summarise
@@ -22,11 +23,11 @@ from kvswarm.errors import RunDirError
 from kvswarm.rundir import RunDir, write_atomically
 
 
-def finish(path: Path) -> dict[str, Any]:
+def finish(path: Path, baseline: Path | None = None) -> dict[str, Any]:
     """Make requests.parquet, summary.json and report.html; give the summary.
 
     Raises RunDirError where `path` is no run directory, where the run goes on, and where its files
-    are damaged or cannot be read or written.
+    are damaged or cannot be read or written; UsageError where `baseline` had another workload.
     """
     run = RunDir(path)
     info = run.read_info()
@@ -34,6 +35,8 @@ def finish(path: Path) -> dict[str, Any]:
         table = finish_table(run)
         finish_server_table(run)
         summary = summarise(run, table)
+        if baseline is not None:
+            summary["baseline"] = against_baseline(run, baseline)
         _validator().validate(summary)
         packed = msgspec.json.format(msgspec.json.encode(summary), indent=2)
         write_atomically(run.summary, packed + b"\n")

@@ -17,6 +17,7 @@ MINIMUM_GATES: Final = {
     "goodput_share": ("goodput", "share"),
     "goodput_rps": ("goodput", "requests_per_s"),
     "output_tokens_per_s": ("throughput", "output_tokens_per_s"),
+    "valid_output_share": ("outputs", "valid_share"),
 }
 """Gates that a run must reach, and where their figures stand; all others are not to be exceeded."""
 
@@ -44,7 +45,7 @@ def _gate(summary: dict[str, Any], name: str, limit: float) -> dict[str, Any]:
         value = requests["failed"] / ended if ended else None
     elif name in MINIMUM_GATES:
         part, key = MINIMUM_GATES[name]
-        value = summary[part][key]
+        value = (summary[part] or {}).get(key)
     else:
         match = SLO_NAME.fullmatch(name)
         value = summary[f"{match[1]}_ms"][match[2] or "mean"] if match else None

@@ -29,6 +29,7 @@ code { overflow-wrap: anywhere; }
 <div class="verdict $status"><strong>Verdict: $status</strong><ul>$reasons</ul></div>
 <h2>Latencies</h2>
 <div class="wide"><table>$latencies</table></div>
+$features
 <h2>Run</h2>
 <div class="wide"><table class="facts">$facts</table></div>
 <h2>Gates</h2>

@@ -21,6 +21,7 @@ from plotly.offline import get_plotlyjs
 
 from kvswarm.analysis.page import PAGE
 from kvswarm.analysis.rows import Flags, Floats, open_table
+from kvswarm.analysis.wording import effect_lines, outputs_text, variant_cells
 from kvswarm.rundir import RunDir, RunInfo
 
 MAX_POINTS: Final = 5000
@@ -56,6 +57,7 @@ def report_page(run: RunDir, info: RunInfo, summary: dict[str, Any]) -> str:
         facts=_facts(summary),
         latencies=_latencies(summary),
         gates=_gates(summary),
+        features=_features(summary),
         plots="".join(_plots(run)),
         plotly=get_plotlyjs(),
         repeat=html.escape(shlex.join(info.argv or info.locust_argv)),
@@ -113,6 +115,28 @@ def _gates(summary: dict[str, Any]) -> str:
         text = f"{gate['name']}: {value}, limit {gate['limit']:g}, {state}"
         lines.append(f"<li>{html.escape(text)}</li>")
     return "".join(lines) or "<li>none</li>"
+
+
+def _features(summary: dict[str, Any]) -> str:
+    """Variants, effects and outputs, where the run has them."""
+    parts = []
+    if summary["variants"]:
+        heading, *rows = variant_cells(summary["variants"])
+        lines = [_row([("th", html.escape(cell)) for cell in heading])]
+        for name, *cells in rows:
+            texts = [("td", html.escape(cell)) for cell in cells]
+            lines.append(_row([("th", html.escape(name)), *texts]))
+        parts.append(f'<h2>Variants</h2><div class="wide"><table>{"".join(lines)}</table></div>')
+    effects = [f"<li>{html.escape(line)}</li>" for line in effect_lines(summary)]
+    if effects:
+        parts.append(f"<h2>Effects</h2><ul>{''.join(effects)}</ul>")
+    outputs = summary["outputs"]
+    if outputs is not None:
+        details = [f"{entry['detail']} ({entry['count']})" for entry in outputs["details"]]
+        items = "".join(f"<li>{html.escape(detail)}</li>" for detail in details)
+        text = html.escape(outputs_text(outputs))
+        parts.append(f"<h2>Outputs</h2><p>{text}</p><ul>{items}</ul>")
+    return "".join(parts)
 
 
 class _Columns:

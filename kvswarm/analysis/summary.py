@@ -24,6 +24,7 @@ from kvswarm.analysis.reconcile import contradictions
 from kvswarm.analysis.rows import Flags, Floats, Rows, read_rows
 from kvswarm.analysis.table import TableReport
 from kvswarm.analysis.uncertainty import first_late_us, spread_gaps_us
+from kvswarm.analysis.variants import Variants
 from kvswarm.analysis.verdict import Evidence, Interval, judge
 from kvswarm.errors import RunDirError
 from kvswarm.profiles.model import Profile, profile_from_dict
@@ -90,7 +91,9 @@ def summarise(run: RunDir, table: TableReport | None = None) -> dict[str, Any]:
     table = table or TableReport(0)
     window = _window(info, profile)
     totals = Totals()
+    variants = Variants(profile)
     for rows in read_rows(run):
+        variants.add(rows)
         _count(rows, totals, profile)
         _measure(rows, totals)
         _judge_slos(rows, totals, profile, window)
@@ -115,6 +118,10 @@ def summarise(run: RunDir, table: TableReport | None = None) -> dict[str, Any]:
         **_rates(totals, window, duration_s),
         **{f"{name}_ms": tally.latency() for name, tally in totals.latencies.items()},
         "generator": _generator(totals, info),
+        "outputs": variants.outputs(),
+        "variants": variants.figures(),
+        "effects": variants.effects(),
+        "baseline": None,
         "tokens": {name: totals.tokens[name] for name in ("prompt", "completion", "reasoning")},
     }
     summary["gates"] = gates_of(summary, profile)

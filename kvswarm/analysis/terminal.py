@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kvswarm.analysis.wording import effect_lines, outputs_text, variant_cells
+
 SHOWN: Final = (
     ("TTFT", "ttft_ms"),
     ("TTFT from intended", "ttft_from_intended_ms"),
@@ -36,6 +38,8 @@ def render(summary: dict[str, Any], console: Console) -> None:
         if latency["count"]:
             table.add_row(label, *(f"{latency[name]:.2f}" for name in COLUMNS))
     console.print(table)
+    if summary["variants"]:
+        console.print(_variants(summary["variants"]))
     throughput, goodput = summary["throughput"], summary["goodput"]
     lines = [
         f"requests   {requests['sent']} sent, {requests['ok']} ok, {requests['failed']} failed, "
@@ -48,6 +52,9 @@ def render(summary: dict[str, Any], console: Console) -> None:
     if requests["by_error"]:
         kinds = ", ".join(f"{kind} {count}" for kind, count in requests["by_error"].items())
         lines.append(f"errors     {kinds}")
+    if summary["outputs"] is not None:
+        lines.append(f"outputs    {outputs_text(summary['outputs'])}")
+    lines += [f"effect     {line}" for line in effect_lines(summary)]
     for gate in summary["gates"]:
         value = "none" if gate["value"] is None else f"{gate['value']:.4g}"
         state = "passed" if gate["passed"] else "MISSED"
@@ -58,3 +65,13 @@ def render(summary: dict[str, Any], console: Console) -> None:
     console.print(f"verdict    {verdict['status']}", style=COLOURS[verdict["status"]])
     for reason in verdict["reasons"]:
         console.print(escape(f"  - {reason}"), soft_wrap=True, highlight=False)
+
+
+def _variants(entries: list[dict[str, Any]]) -> Table:
+    heading, *rows = variant_cells(entries)
+    table = Table(*heading)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table

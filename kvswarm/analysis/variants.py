@@ -111,10 +111,7 @@ class Variants:
         for name in ("tpot_ms", "e2e_ms", "group", "sent_ns"):
             totals.values[name].append(rows[name][good])
         totals.values["itl_ms"].append(mean_gap_ms(rows)[good])
-        streaming_s = rows["e2e_ms"][good] / 1e3
-        with np.errstate(divide="ignore", invalid="ignore"):
-            rate = rows["completion_tokens"][good] / streaming_s
-        totals.values["output_tokens_per_s"].append(np.where(np.isfinite(rate), rate, np.nan))
+        totals.values["output_tokens_per_s"].append(tokens_per_s(rows)[good])
 
     def _add_scores(self, rows: Rows) -> None:
         good = rows.good
@@ -173,12 +170,12 @@ class Variants:
         return found + self._of_prefix_hits()
 
     def _of_prefix_hits(self) -> list[dict[str, Any]]:
-        """TTFT of requests with cached prompt tokens against those without, by the server's word."""
-        cached = [totals.value("cached_tokens") for totals in self._totals.values()]
-        ttft = [totals.value("ttft_ms") for totals in self._totals.values()]
-        if not cached:
+        """TTFT of requests with cached prompt tokens against those without, as usage tells."""
+        everything = list(self._totals.values())
+        if not everything:
             return []
-        tokens, ttft_ms = np.concatenate(cached), np.concatenate(ttft)
+        tokens = np.concatenate([totals.value("cached_tokens") for totals in everything])
+        ttft_ms = np.concatenate([totals.value("ttft_ms") for totals in everything])
         effect = unpaired_effect(ttft_ms[tokens > 0], ttft_ms[tokens == 0])
         return [_entry("", "prefix hit", "prefix miss", "ttft_ms", effect)] if effect else []
 
@@ -191,6 +188,13 @@ def mean_gap_ms(rows: Rows) -> Floats:
     sums = np.bincount(row_of_gap, weights=gaps_us, minlength=len(rows))
     means: Floats = np.divide(sums, counts * 1e3, out=np.full(len(rows), np.nan), where=counts > 0)
     return means
+
+
+def tokens_per_s(rows: Rows) -> Floats:
+    """Output tokens of each row by its E2E, in tokens/s; NaN where it has none."""
+    e2e_s = np.where(rows["e2e_ms"] > 0, rows["e2e_ms"], np.nan) / 1e3
+    rates: Floats = rows["completion_tokens"] / e2e_s
+    return rates
 
 
 def _natural(key: Key) -> tuple[str, int, int, str]:

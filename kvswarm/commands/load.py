@@ -36,7 +36,7 @@ LOCUSTFILES: Final = {
     for path in (Path(__file__).parent.parent / "locustfiles").glob("*.py")
     if path.stem != "__init__"
 }
-"""The packaged locustfiles by the names of their profiles."""
+"""The packaged locustfiles by name: each of one profile, or of a folder of profiles."""
 WORKERS_WAIT_S: Final = 60
 """How long Locust waits for its own processes: by default for ever, also for one that died."""
 KILLING_SIGNAL: Final = 3
@@ -53,6 +53,8 @@ class RunRequest:
     processes: int | None = None
     dry_run: bool = False
     as_json: bool = False
+    baseline: Path | None = None
+    """Run directory to compare with."""
     argv: tuple[str, ...] = ()
     simulator_arguments: tuple[str, ...] = ()
 
@@ -68,7 +70,8 @@ class Ended:
 def locust_command(request: RunRequest, profile: Profile, out: Path | None) -> list[str]:
     """The Locust command line that does what `request` asks for."""
     # A profile's name is anybody's text: it chooses among our own files, and never makes a path.
-    locustfile = LOCUSTFILES.get(profile.name, LOCUSTFILES["standard"])
+    name = profile.name.partition("/")[0].replace("-", "_")
+    locustfile = LOCUSTFILES.get(name, LOCUSTFILES["standard"])
     users = str(locust_users(profile.load, request.processes or 1))
     command = ["locust", "-f", str(locustfile), "--headless", "--only-summary"]
     command += ["--host", request.url or "http://127.0.0.1:PORT"]

@@ -13,12 +13,13 @@ from kvswarm.analysis.gates import exit_code
 from kvswarm.analysis.terminal import render
 
 
-def report(path: Path, *, as_json: bool) -> int:
+def report(path: Path, *, as_json: bool, baseline: Path | None = None) -> int:
     """Make table, summary and page of a run; give the exit code that they ask for.
 
-    Raises RunDirError where `path` is no run directory.
+    `baseline`: a run of the same workload to compare with. Raises RunDirError where one of the two
+    is no run directory, UsageError where the workloads differ.
     """
-    summary = finish(path)
+    summary = finish(path, baseline)
     if as_json:
         packed = msgspec.json.format(msgspec.json.encode(summary), indent=2)
         sys.stdout.write(packed.decode() + "\n")

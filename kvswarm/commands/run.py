@@ -15,6 +15,7 @@ from typing import Final
 
 from rich.console import Console
 
+from kvswarm.analysis.baseline import check_same_workload
 from kvswarm.commands.load import Ended, RunRequest, generate, plain_command
 from kvswarm.commands.report import report
 from kvswarm.errors import (
@@ -58,7 +59,7 @@ def run(request: RunRequest) -> int:
         plain = plain_command(ready, profile, None)
         console.print(f"The same with plain Locust: {plain}", soft_wrap=True, style="dim")
         ended = generate(ready, profile, run_dir, console, simulated=request.url is None)
-    return _conclude(run_dir, ended, as_json=request.as_json)
+    return _conclude(run_dir, ended, request)
 
 
 def _out(request: RunRequest) -> Path | None:
@@ -79,6 +80,8 @@ def _check(request: RunRequest, profile: Profile) -> None:
     out = _out(request)
     if out is not None and out.exists():
         new_run_dir(profile.name, out)  # makes nothing that is there, and refuses what holds files
+    if request.baseline is not None:
+        check_same_workload(profile, request.baseline)
     open_workload(profile)
 
 
@@ -114,7 +117,7 @@ def _show_dry_run(request: RunRequest, profile: Profile) -> None:
     Console(soft_wrap=True).print_json(data=plain)
 
 
-def _conclude(run_dir: RunDir, ended: Ended, *, as_json: bool) -> int:
+def _conclude(run_dir: RunDir, ended: Ended, request: RunRequest) -> int:
     """Make the figures, as far as there is anything to make them of, and tell how it ended."""
     if not run_dir.run_json.exists():
         if ended.interrupted:
@@ -129,7 +132,7 @@ def _conclude(run_dir: RunDir, ended: Ended, *, as_json: bool) -> int:
         raise _no_figures(run_dir, ended, f"the load could not be made; {_how(ended)}", info.notes)
     elif info.ended is None:
         _say(f"{_how(ended)} unexpectedly; its log: {run_dir.locust_log}")
-    code = report(run_dir.path, as_json=as_json)
+    code = report(run_dir.path, as_json=request.as_json, baseline=request.baseline)
     if ended.interrupted:
         return EXIT_INTERRUPTED
     return code or EXIT_GATE_MISSED if info.ended is None else code

@@ -33,7 +33,7 @@ UNITS = ("_ns", "_us", "_ms", "_s", "_tokens", "_index")
 WITHOUT_UNIT = {
     "index", "worker", "phase", "scenario", "endpoint", "error_kind", "error_detail", "http_status",
     "finish_reason", "replica", "events", "coalesced_events", "clock", "resent", "output_valid",
-    "unstamped_reads",
+    "unstamped_reads", "variant", "case", "group", "turn", "output_score", "output_detail",
 }  # fmt: skip
 """Names, texts and counts; every other column must carry its unit."""
 

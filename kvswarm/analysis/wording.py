@@ -1,0 +1,68 @@
+"""The figures of features in words and cells, for the terminal and the page alike.
+
+In:  sections of summary.json.  Out: plain text; whoever shows it escapes it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from kvswarm.analysis.effects import effect_text
+
+VARIANT_COLUMNS: Final = (
+    ("TTFT", "ttft_ms", "p50"),
+    ("TTFT p99", "ttft_ms", "p99"),
+    ("ITL", "itl_ms", "p50"),
+    ("ITL p99", "itl_ms", "p99"),
+    ("TPOT", "tpot_ms", "p50"),
+    ("E2E", "e2e_ms", "p50"),
+)
+"""Columns of the table of variants in ms: heading, latency and statistic."""
+
+
+def outputs_text(outputs: dict[str, Any]) -> str:
+    """How answers were judged, in a line."""
+    kinds = ", ".join(f"{kind} {count}" for kind, count in outputs["by_score"].items())
+    if outputs["valid_share"] is None:
+        return kinds
+    return f"{outputs['valid_share']:.1%} valid of {outputs['checked']} checked: {kinds}"
+
+
+def variant_cells(entries: list[dict[str, Any]]) -> list[list[str]]:
+    """The variants as a table: its headings, then a row for each."""
+    several = len({entry["scenario"] for entry in entries}) > 1
+    rows = [["median ms", "ok", *(heading for heading, _, _ in VARIANT_COLUMNS), "valid"]]
+    for entry in entries:
+        values = [entry[key][statistic] for _, key, statistic in VARIANT_COLUMNS]
+        checked = sum(entry["outputs"].values())
+        rows.append(
+            [
+                _name(entry, several=several),
+                f"{entry['ok']}/{entry['sent']}",
+                *("-" if value is None else f"{value:.2f}" for value in values),
+                f"{entry['outputs'].get('valid', 0) / checked:.1%}" if checked else "-",
+            ]
+        )
+    return rows
+
+
+def _name(entry: dict[str, Any], *, several: bool) -> str:
+    variant, scenario = entry["variant"], entry["scenario"]
+    if not several or not variant:
+        return str(variant or scenario)
+    return f"{scenario}: {variant}"
+
+
+def effect_lines(summary: dict[str, Any]) -> list[str]:
+    """A line per pair of variants that is compared, and one for the baseline."""
+    pairs: dict[tuple[str, str], list[str]] = {}
+    for effect in summary["effects"]:
+        pairs.setdefault((effect["of"], effect["against"]), []).append(effect_text(effect))
+    lines = [
+        f"{of} against {against}: {', '.join(texts)}" for (of, against), texts in pairs.items()
+    ]
+    baseline = summary["baseline"]
+    if baseline is not None:
+        texts = ", ".join(effect_text(effect) for effect in baseline["effects"])
+        lines.append(f"this run against {baseline['path']} ({baseline['verdict']}): {texts}")
+    return lines

@@ -1,0 +1,14 @@
+"""The `multimodal` profile as a Locust user class.
+
+Use: locust -f locustfiles/multimodal.py --host http://127.0.0.1:8000
+     with web UI, --headless, --processes N, or as --master and --worker.
+"""
+
+from kvswarm.swarm.session import attach
+from kvswarm.swarm.users import LLMUser
+
+attach("multimodal")
+
+
+class MultimodalUser(LLMUser):
+    """Load as `multimodal` (or --kv-profile) says."""
