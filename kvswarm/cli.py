@@ -99,7 +99,10 @@ def run(  # noqa: PLR0913, PLR0917 - one per flag
     Example: kvswarm run --profile standard --url http://127.0.0.1:8000 --concurrency 16
     """
     if list_profiles:
-        return _list_profiles()
+        from kvswarm.commands.profiles import show_profiles  # noqa: PLC0415
+
+        show_profiles(None, as_json=as_json)
+        return 0
     from kvswarm.commands.load import RunRequest  # noqa: PLC0415 - keeps --help quick
     from kvswarm.commands.run import run as run_load  # noqa: PLC0415
 
@@ -148,19 +151,20 @@ def report(path: Path, baseline: Path | None, as_json: bool) -> int:
 
 
 @commands.command()
-def profiles() -> int:
-    """List the packaged profiles.
+@click.argument("name", required=False)
+@click.option("--use-case", metavar="NAME", help="Recommend profiles for a use case.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def profiles(name: str | None, use_case: str | None, as_json: bool) -> int:
+    """List the packaged profiles, recommend some for a use case, or show one as it is resolved.
 
-    Example: kvswarm profiles
+    Example: kvswarm profiles --use-case latency
     """
-    return _list_profiles()
+    from kvswarm.commands.profiles import show_profile, show_profiles  # noqa: PLC0415
 
-
-def _list_profiles() -> int:
-    from kvswarm.profiles.load import list_profiles  # noqa: PLC0415
-
-    for profile in list_profiles():
-        click.echo(f"{profile.name:22} {profile.pattern:10} {profile.description}")
+    if name is not None:
+        show_profile(name, as_json=as_json)
+    else:
+        show_profiles(use_case, as_json=as_json)
     return 0
 
 

@@ -1,4 +1,6 @@
-"""The `combinations/high-throughput` profile as a Locust user class. Others of its folder: --kv-profile combinations/NAME.
+"""The `combinations/high-throughput` profile as a Locust user class.
+
+Others of its folder: --kv-profile combinations/NAME.
 
 Use: locust -f locustfiles/combinations.py --host http://127.0.0.1:8000
      with web UI, --headless, --processes N, or as --master and --worker.

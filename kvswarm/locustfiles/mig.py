@@ -1,4 +1,6 @@
-"""The `mig/a100-1g.5gb` profile as a Locust user class. Others of its folder: --kv-profile mig/NAME.
+"""The `mig/a100-1g.5gb` profile as a Locust user class.
+
+Others of its folder: --kv-profile mig/NAME.
 
 Use: locust -f locustfiles/mig.py --host http://127.0.0.1:8000
      with web UI, --headless, --processes N, or as --master and --worker.

@@ -1,4 +1,6 @@
-"""The `quantization/fp8` profile as a Locust user class. Others of its folder: --kv-profile quantization/NAME.
+"""The `quantization/fp8` profile as a Locust user class.
+
+Others of its folder: --kv-profile quantization/NAME.
 
 Use: locust -f locustfiles/quantization.py --host http://127.0.0.1:8000
      with web UI, --headless, --processes N, or as --master and --worker.
