@@ -12,6 +12,8 @@ from typing import Final
 FAULTS: Final = (
     "cut", "stall", "error_event", "malformed", "no_done", "no_finish", "empty", "content-type",
     "gzip", "status-400", "status-429", "status-500", "status-503",
+    "bad-json", "bad-schema", "no-tool-call", "wrong-tool", "bad-arguments", "bad-argument-types",
+    "unwanted-tool-call", "cold-prefix",
 )  # fmt: skip
 
 
@@ -34,6 +36,24 @@ class SimulatorConfig:
     """What each running sequence adds to a step."""
     prefill_us: float = 30.0
     """What each prompt token that is not cached adds to a step."""
+    speculative_tokens: int = 0
+    """Tokens drafted for each sequence that decodes, in each step."""
+    acceptance: float = 0.7
+    """Chance of each drafted token, where the one before it was accepted."""
+    draft_us: float = 100.0
+    """What each drafted token adds to a step."""
+    lora_modules: tuple[str, ...] = ()
+    max_loras: int = 1
+    """Adapters that are loaded at a time: those most recently used."""
+    lora_load_ms: float = 50.0
+    image_tokens_per_tile: int = 256
+    max_images: int = 8
+    tool_parser: bool = True
+    reasoning_tokens: int = 0
+    """First tokens of each chat answer, which come as its reasoning."""
+    keep_alive: bool = False
+    stream_interval: int = 1
+    """Tokens in an event, but for the first, which has one."""
     seed: int = 0
     exact: tuple[float, float] | None = None
     """Fixed TTFT and ITL in ms: no engine then."""
@@ -68,6 +88,8 @@ def parse_arguments(argv: Sequence[str]) -> SimulatorConfig:
     parser.add_argument("--step-ms", type=amount, help="time of an empty step")
     parser.add_argument("--decode-us", type=amount, help="time per running sequence in a step")
     parser.add_argument("--prefill-us", type=amount, help="time per prompt token in a step")
+    _add_model_arguments(parser)
+    _add_wire_arguments(parser)
     parser.add_argument("--seed", type=int, help="of texts, ends and faults (default 0)")
     parser.add_argument("--exact", type=amount, nargs=2, metavar=("TTFT_MS", "ITL_MS"),
                         help="no engine: first token and every gap at fixed times")  # fmt: skip
@@ -80,10 +102,40 @@ def parse_arguments(argv: Sequence[str]) -> SimulatorConfig:
                         help="end when standard input does")  # fmt: skip
     given = {name: value for name, value in vars(parser.parse_args(argv)).items()
              if value is not None}  # fmt: skip
-    if "exact" in given:
-        given["exact"] = tuple(given["exact"])
+    for name in ("exact", "lora_modules"):
+        if name in given:
+            given[name] = tuple(given[name])
     known = {field.name for field in fields(SimulatorConfig)}
     return SimulatorConfig(**{name: value for name, value in given.items() if name in known})
+
+
+def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the simulated model can do, and what it costs."""
+    parser.add_argument("--speculative-tokens", type=_within(int, 0, 64), metavar="N",
+                        help="tokens drafted per sequence and step (default 0)")  # fmt: skip
+    parser.add_argument("--acceptance", type=_within(float, 0, 1), metavar="P",
+                        help="chance of a drafted token after an accepted one")  # fmt: skip
+    parser.add_argument("--draft-us", type=_within(float, 0), help="time per drafted token")
+    parser.add_argument("--lora-modules", nargs="+", metavar="NAME", help="LoRA adapters it serves")
+    parser.add_argument("--max-loras", type=_within(int, 1), metavar="N",
+                        help="adapters loaded at a time")  # fmt: skip
+    parser.add_argument("--lora-load-ms", type=_within(float, 0), help="time to load an adapter")
+    parser.add_argument("--image-tokens-per-tile", type=_within(int, 1), metavar="TOKENS",
+                        help="prompt tokens per started tile of 512x512 pixels")  # fmt: skip
+    parser.add_argument("--max-images", type=_within(int, 0), metavar="N",
+                        help="images in one prompt")  # fmt: skip
+
+
+def _add_wire_arguments(parser: argparse.ArgumentParser) -> None:
+    """What its answers look like."""
+    parser.add_argument("--no-tool-parser", dest="tool_parser", action="store_false",
+                        help="refuse tool_choice auto, as vLLM does without a parser")  # fmt: skip
+    parser.add_argument("--reasoning-tokens", type=_within(int, 0), metavar="N",
+                        help="first tokens of a chat answer that are reasoning")  # fmt: skip
+    parser.add_argument("--keep-alive", action="store_true",
+                        help="a comment line between events")  # fmt: skip
+    parser.add_argument("--stream-interval", type=_within(int, 1), metavar="N",
+                        help="tokens in an event, but for the first")  # fmt: skip
 
 
 def _within(

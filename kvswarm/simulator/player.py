@@ -72,13 +72,12 @@ class ExactPlayer:
         now_s = time.monotonic() + EARLY_S
         while due and due[0][0] <= now_s:
             due_s, _, response, sequence = heapq.heappop(due)
-            if not _put_token(response, self._metrics):
+            sequence.grow(1)
+            if not _put_tokens(response, sequence, 1, self._metrics):
                 continue
-            sequence.generated += 1
-            if sequence.generated < sequence.max_tokens:
+            if sequence.finish_reason is None:
                 self._push(due_s + self._itl_s, response, sequence)
             else:
-                sequence.finish_reason = "length"
                 _put_end(response, sequence, self._metrics)
         self._arm(loop)
 
@@ -116,18 +115,19 @@ class EnginePlayer:
                 continue
             starts_ns = time.time_ns()
             for sequence in step.admitted:
-                waited_ns = starts_ns - self._responses[sequence].read_ns
-                self._metrics.queue.observe(waited_ns / 1e9)
+                response = self._responses[sequence]
+                response.admitted_ns = starts_ns
+                self._metrics.queue.observe((starts_ns - response.read_ns) / 1e9)
             ends_s += step.duration_ms / 1000
             while (left_s := ends_s - time.monotonic()) > EARLY_S:
                 await asyncio.sleep(left_s)  # uvloop may come back half a ms early
             await asyncio.sleep(0)
-            for sequence in step.emitted:
-                self._put(sequence)
+            for sequence, tokens in zip(step.emitted, step.tokens, strict=True):
+                self._put(sequence, tokens)
 
-    def _put(self, sequence: Sequence) -> None:
+    def _put(self, sequence: Sequence, tokens: int) -> None:
         response = self._responses[sequence]
-        if not _put_token(response, self._metrics):
+        if not _put_tokens(response, sequence, tokens, self._metrics):
             if sequence.finish_reason is None:
                 self._engine.drop(sequence)
             del self._responses[sequence]
@@ -136,21 +136,17 @@ class EnginePlayer:
             del self._responses[sequence]
 
 
-def _put_token(response: Response, metrics: Metrics) -> bool:
-    """Write and count the next token; False where the stream is over."""
-    before_ns = response.last_token_ns
-    if not response.put_token():
+def _put_tokens(response: Response, sequence: Sequence, count: int, metrics: Metrics) -> bool:
+    """Write and count the next tokens; False where the stream is over."""
+    before_ns = response.made_ns
+    if not response.put_tokens(count, last=sequence.finish_reason is not None):
         return False
-    assert response.last_token_ns is not None  # noqa: S101 - just written
-    metrics.token(response.read_ns, before_ns, response.last_token_ns)
+    assert response.made_ns is not None  # noqa: S101 - just made
+    metrics.tokens(count, response.read_ns, before_ns, response.made_ns)
     return True
 
 
 def _put_end(response: Response, sequence: Sequence, metrics: Metrics) -> None:
     """Write and count the end of a stream."""
-    assert sequence.finish_reason is not None  # noqa: S101 - the caller has seen to it
-    assert response.last_token_ns is not None  # noqa: S101 - it has a token at the least
-    metrics.finished(
-        response.read_ns, response.last_token_ns, sequence.prompt_tokens, sequence.finish_reason
-    )
+    metrics.finished(response, sequence)
     response.put_end(sequence)

@@ -10,12 +10,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+from kvswarm.simulator.answers import Answer
+from kvswarm.simulator.asked import Request
 from kvswarm.simulator.engine import Sequence
-from kvswarm.simulator.wire import Chunks, Request, encode, framed
+from kvswarm.simulator.wire import KEEP_ALIVE, Chunks, encode, framed
 
 FLUSH_S: Final = 0.5
 FAULTS_OF_ANY_ANSWER: Final = frozenset({"cut", "stall"})
-"""The others need a stream, but for the statuses, which need no answer at all."""
+FAULTS_WITHIN: Final = frozenset({"error_event", "malformed", "empty"})
+"""Planted when their place in the stream is reached."""
+FAULTS_OF_A_STREAM: Final = frozenset(
+    {"error_event", "malformed", "no_done", "no_finish", "empty", "content-type", "gzip"}
+)
+"""These spare an answer in one body."""
 TOKENS_BEFORE_FAULT: Final = 3
 MALFORMED: Final = b'data: {"choices": [{"delta": {"conte\n\n'
 ERROR_EVENT: Final = (
@@ -24,50 +31,84 @@ ERROR_EVENT: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """How streams are written, whatever they say."""
+
+    stream_interval: int
+    """Tokens in an event, but for the first."""
+    keep_alive: bool
+
+
 @dataclass(eq=False)
 class Response:
     """A response in flight. `done` is set when its last byte was written, or its client left."""
 
     request: Request
+    answer: Answer
     chunks: Chunks
     transport: Any
+    wire: Wire
     fault: str | None
+    """What is wrong with the stream; what is wrong with its content, the answer knows."""
     request_id: str | None
     read_ns: int
-    token_ns: list[int] = field(default_factory=list)
-    """When each token had been handed to the kernel."""
+    admitted_ns: int | None = None
+    """When the engine began with it."""
+    event_ns: list[int] = field(default_factory=list)
+    """When each event that bears tokens had been handed to the kernel."""
+    made_ns: int | None = None
+    """When the latest token was made; it may wait for others to share an event with."""
+    waiting_tokens: int = 0
+    planted: str | None = field(init=False)
+    """The fault that the truth log tells of."""
     gone: bool = False
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        if not self.request.stream and self.fault not in FAULTS_OF_ANY_ANSWER:
+        possible = FAULTS_OF_ANY_ANSWER
+        if self.request.stream:
+            possible |= FAULTS_OF_A_STREAM
+        if self.fault not in possible:
             self.fault = None
+        told = None if self.fault in FAULTS_WITHIN else self.fault
+        self.planted = self.answer.fault or told
 
     @property
     def first_token_ns(self) -> int | None:
         """When the first token had been handed to the kernel."""
-        return self.token_ns[0] if self.token_ns else None
+        return self.event_ns[0] if self.event_ns else None
 
     @property
     def last_token_ns(self) -> int | None:
         """When the latest token had been handed to the kernel."""
-        return self.token_ns[-1] if self.token_ns else None
+        return self.event_ns[-1] if self.event_ns else None
 
-    def put_token(self) -> bool:
-        """Write the next token; False where the stream is over by a fault or a lost client."""
+    def put_tokens(self, count: int, *, last: bool) -> bool:
+        """Write the next tokens; False where the stream is over by a fault or a lost client."""
         if self.transport.is_closing():
             return self.leave()
         chunks = self.chunks
         if self.fault is not None and self._fails():
             return False
+        if self.wire.stream_interval > 1:
+            count += self.waiting_tokens
+            self.waiting_tokens = 0
+            if self.event_ns and not last and count < self.wire.stream_interval:
+                self.waiting_tokens = count
+                self.made_ns = time.time_ns()
+                return True
         if not self.request.stream:
-            chunks.token()
+            chunks.take(count)
         elif chunks.tokens:
-            self._put(framed(chunks.token()))
+            self._put(framed(chunks.token(count)))
         else:
             role = chunks.role()
-            self._put((framed(role) if role else b"") + framed(chunks.token()))
-        self.token_ns.append(time.time_ns())
+            self._put((framed(role) if role else b"") + framed(chunks.token(count)))
+        self.made_ns = now_ns = time.time_ns()
+        self.event_ns.append(now_ns)
+        if self.wire.keep_alive and self.request.stream:
+            self._put(framed(KEEP_ALIVE))
         return True
 
     def _put(self, data: bytes) -> None:
@@ -87,7 +128,9 @@ class Response:
     def put_end(self, sequence: Sequence) -> None:
         """Write the end of the stream."""
         if self.request.stream and not self.transport.is_closing():
-            reason = None if self.fault == "no_finish" else sequence.finish_reason
+            reason = self.chunks.finish_reason(sequence.finish_reason)
+            if self.fault == "no_finish":
+                reason = None
             ending = self.chunks.end(reason, sequence.cached_tokens, done=self.fault != "no_done")
             for event in ending.split(b"\n\n")[:-1]:
                 self._put(framed(event + b"\n\n"))
@@ -102,6 +145,7 @@ class Response:
     def _fails(self) -> bool:
         """Play the fault, if it is time for it; True where no further token follows."""
         if self.fault == "empty":
+            self.planted = self.fault
             self._put(framed(self.chunks.end("stop", 0)))
             self.done.set()
             return True
@@ -115,8 +159,9 @@ class Response:
             return True
         if self.fault == "malformed":
             self._put(framed(MALFORMED))
-            self.fault = None
+            self.planted, self.fault = self.fault, None
         elif self.fault == "error_event":
+            self.planted = self.fault
             self._put(framed(ERROR_EVENT) + framed(b"data: [DONE]\n\n"))
             self.done.set()
             return True
@@ -139,9 +184,12 @@ class TruthLog:
             "read_ns": response.read_ns,
             "first_token_ns": response.first_token_ns,
             "last_token_ns": response.last_token_ns,
-            "events": response.chunks.tokens,
-            "finish": sequence.finish_reason,
-            "itl_us": [round((b - a) / 1000) for a, b in pairwise(response.token_ns)],
+            "events": len(response.event_ns),
+            "tokens": response.chunks.tokens,
+            "finish": response.chunks.finish_reason(sequence.finish_reason),
+            "kind": response.answer.kind,
+            "fault": response.planted,
+            "itl_us": [round((b - a) / 1000) for a, b in pairwise(response.event_ns)],
         }
         self._file.write(encode(line) + b"\n")
         if time.monotonic() - self._flushed_s > FLUSH_S:

@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 import time
+from dataclasses import replace
 from typing import Any, Final
 
 import uvicorn
@@ -23,13 +24,16 @@ import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 import kvswarm
+from kvswarm.simulator.answers import FREE, Answer, answer_to
+from kvswarm.simulator.asked import Request, parse_request
 from kvswarm.simulator.config import SimulatorConfig
 from kvswarm.simulator.engine import Engine, Sequence, block_hashes
 from kvswarm.simulator.launch import READY
 from kvswarm.simulator.metrics import Metrics
 from kvswarm.simulator.player import EnginePlayer, ExactPlayer
-from kvswarm.simulator.responses import Response, TruthLog
-from kvswarm.simulator.wire import Chunks, Request, RequestError, encode, parse_request
+from kvswarm.simulator.refusal import RequestError
+from kvswarm.simulator.responses import Response, TruthLog, Wire
+from kvswarm.simulator.wire import Chunks, encode
 
 COMPLETIONS: Final = {"/v1/chat/completions": True, "/v1/completions": False}
 PAGES: Final = frozenset({"/v1/models", "/health", "/version", "/metrics"})
@@ -58,13 +62,15 @@ class Application:
     def __init__(self, config: SimulatorConfig) -> None:
         self._config = config
         self._engine = Engine(config)
-        self._metrics = Metrics(config.model)
+        self._metrics = Metrics(config)
+        self._wire = Wire(config.stream_interval, config.keep_alive)
         self._truth = TruthLog(config.truth_log)
         self._player: ExactPlayer | EnginePlayer
         if config.exact is not None:
             self._player = ExactPlayer(*config.exact, self._metrics)
         else:
             self._player = EnginePlayer(self._engine, self._metrics)
+        self._caching = config.prefix_caching and config.exact is None
         self._requests = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -81,14 +87,13 @@ class Application:
         elif method != "GET" or path in COMPLETIONS:
             await answer(send, 405, encode({"detail": "Method Not Allowed"}))
         elif path == "/v1/models":
-            card = {"id": config.model, "object": "model", "max_model_len": config.max_model_len}
-            await answer(send, 200, encode({"object": "list", "data": [card]}))
+            await answer(send, 200, encode({"object": "list", "data": _cards(config)}))
         elif path == "/health":
             await answer(send, 200, b"")
         elif path == "/version":
             await answer(send, 200, encode({"version": f"kvswarm-{kvswarm.__version__}"}))
         else:
-            text = self._metrics.text(self._engine, config.block_size)
+            text = self._metrics.text(self._engine)
             await answer(send, 200, text.encode(), b"text/plain; version=0.0.4; charset=utf-8")
 
     async def _complete(self, scope: Any, receive: Any, send: Any) -> None:
@@ -110,12 +115,8 @@ class Application:
             await self._refuse(send, int(fault.removeprefix("status-")))
             return
         try:
-            request = parse_request(
-                raw,
-                chat=COMPLETIONS[scope["path"]],
-                model=config.model,
-                max_model_len=config.max_model_len,
-            )
+            request = parse_request(raw, config, chat=COMPLETIONS[scope["path"]])
+            planned = self._answer_to(request, number, fault)
         except RequestError as error:
             await answer(send, error.status, error.body())
             return
@@ -125,29 +126,52 @@ class Application:
             return
         response = Response(
             request=request,
-            chunks=Chunks(request, number, config.model, config.seed),
+            answer=planned,
+            chunks=Chunks(request, planned, number, config),
             transport=scope["kvswarm.connection"].transport,
+            wire=self._wire,
             fault=fault,
             request_id=_header(scope, b"x-request-id"),
             read_ns=read_ns,
         )
         scope["kvswarm.connection"].response = response
-        await self._play(response, number, request, send)
+        await self._play(response, number, send)
 
-    async def _play(self, response: Response, number: int, request: Request, send: Any) -> None:
+    def _answer_to(self, request: Request, number: int, fault: str | None) -> Answer:
+        planned = FREE
+        if request.constraint is not None or request.tools is not None:
+            rng = random.Random(f"{self._config.seed}/{number}/answer")  # noqa: S311 - no secret
+            planned = answer_to(request, rng, fault)
+        if fault == "cold-prefix" and self._caching:
+            planned = replace(planned, fault=fault)
+        return planned
+
+    def _sequence(self, response: Response, number: int) -> Sequence:
+        """The request as the engine has it."""
+        config, request = self._config, response.request
+        hashes: list[int] = []
+        if self._caching and response.answer.fault != "cold-prefix":
+            hashes = block_hashes(request.words, config.block_size, request.adapter)
+        drafts = config.speculative_tokens and config.exact is None
+        name = f"{config.seed}/{number}"
+        return Sequence(
+            prompt_tokens=len(request.words),
+            max_tokens=request.max_tokens,
+            ignore_eos=request.ignore_eos or config.exact is not None,
+            hashes=hashes,
+            rng=random.Random(f"{name}/eos"),  # noqa: S311 - no secret
+            document_tokens=response.chunks.complete_tokens,
+            adapter=request.adapter,
+            draft_rng=random.Random(f"{name}/draft") if drafts else None,  # noqa: S311 - no secret
+        )
+
+    async def _play(self, response: Response, number: int, send: Any) -> None:
+        request = response.request
         self._player.catch_up()
         if request.stream:
             await send(_start(response.fault))
             await send({"type": "http.response.body", "body": b"", "more_body": True})
-        sequence = Sequence(
-            prompt_tokens=len(request.words),
-            max_tokens=request.max_tokens,
-            ignore_eos=request.ignore_eos,
-            hashes=[]
-            if self._config.exact or not self._config.prefix_caching
-            else block_hashes(request.words, self._config.block_size),
-            rng=random.Random(f"{self._config.seed}/{number}/eos"),  # noqa: S311 - no secret
-        )
+        sequence = self._sequence(response, number)
         await self._player.play(response, sequence)
         self._player.catch_up()
         if response.gone:
@@ -156,7 +180,8 @@ class Application:
         if request.stream:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         else:
-            body = response.chunks.whole(sequence.finish_reason, sequence.cached_tokens)
+            reason = response.chunks.finish_reason(sequence.finish_reason)
+            body = response.chunks.whole(reason, sequence.cached_tokens)
             await answer(send, 200, body)
 
     def _fault(self, number: int) -> str | None:
@@ -175,6 +200,19 @@ class Application:
     def close(self) -> None:
         """Write what is left of the truth."""
         self._truth.close()
+
+
+def _cards(config: SimulatorConfig) -> list[dict[str, Any]]:
+    """The models that are served: the one, and its adapters."""
+    base = {
+        "id": config.model, "object": "model", "root": config.model, "parent": None,
+        "max_model_len": config.max_model_len,
+    }  # fmt: skip
+    adapters = [
+        {**base, "id": name, "root": name, "parent": config.model, "max_model_len": None}
+        for name in config.lora_modules
+    ]
+    return [base, *adapters]
 
 
 def _header(scope: Any, wanted: bytes) -> str | None:

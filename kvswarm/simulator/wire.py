@@ -1,135 +1,77 @@
-"""What goes over the wire: vLLM's chunks, errors and bodies.
+"""What goes over the wire: vLLM's chunks and bodies.
 
-In:  a parsed request and its tokens.  Out: bytes of events; dicts of JSON bodies.
+In:  a parsed request, its planned answer, and how many tokens are due.
+Out: bytes of events and bodies.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
 
+from kvswarm.simulator.answers import Answer, Piece
+from kvswarm.simulator.asked import Request
+from kvswarm.simulator.config import SimulatorConfig
+
 encode: Final = msgspec.json.Encoder().encode
 DONE: Final = b"data: [DONE]\n\n"
+KEEP_ALIVE: Final = b": keep-alive\n\n"
 VOCABULARY: Final = (
     " the", " of", " and", " to", " in", " is", " that", " it", " was", " for", " on", " are",
     " with", " as", " at", " be", " this", " have", " from", " or", " one", " had", " by", " but",
     " caf\u00e9", " na\u00efve", " \u6c34", " \u706b", " \U0001f642", ".", ",", "\n",
 )  # fmt: skip
+PIECE_IDS: Final = 32_000
+"""Tokens of documents have ids above the vocabulary's."""
 
 
-class RequestError(Exception):
-    """A request that vLLM would refuse: the status and the message."""
+@dataclass(slots=True)
+class Call:
+    """A tool call so far."""
 
-    def __init__(self, status: int, message: str, kind: str = "BadRequestError") -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.kind = kind
+    name: str
+    call_id: str
+    arguments: list[str] = field(default_factory=list)
 
-    def body(self) -> bytes:
-        """The error as vLLM sends it."""
-        error = {
-            "message": self.message, "type": self.kind, "param": None, "code": self.status
-        }  # fmt: skip
-        return encode({"error": error})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What the simulator takes of an OpenAI request."""
-
-    chat: bool
-    words: tuple[str, ...]
-    """The prompt; each word is a token."""
-    max_tokens: int
-    stream: bool
-    include_usage: bool
-    continuous_usage: bool
-    ignore_eos: bool
-    token_ids: bool
-
-
-def parse_request(raw: bytes, *, chat: bool, model: str, max_model_len: int) -> Request:
-    """Read a request body. Raises RequestError."""
-    try:
-        plain = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RequestError(400, f"JSON decode error: {error}") from error
-    if not isinstance(plain, dict):
-        raise RequestError(400, "the body must be a JSON object")
-    if plain.get("model", model) != model:
-        raise RequestError(
-            404, f"The model `{plain['model']}` does not exist.", kind="NotFoundError"
-        )
-    if plain.get("n", 1) != 1:
-        raise RequestError(400, "only n=1 is supported")
-    words = _words(plain, chat=chat)
-    asked = plain.get("max_completion_tokens")
-    asked = plain.get("max_tokens") if asked is None else asked
-    max_tokens = asked if asked is not None else (max_model_len - len(words) if chat else 16)
-    if type(max_tokens) is not int or max_tokens < 1:
-        raise RequestError(400, f"max_tokens must be at least 1, got {max_tokens}.")
-    if len(words) + max_tokens > max_model_len:
-        raise RequestError(
-            400,
-            f"This model's maximum context length is {max_model_len} tokens. However, you "
-            f"requested {max_tokens} output tokens and your prompt contains {len(words)} tokens.",
-        )
-    options = plain.get("stream_options") or {}
-    if not isinstance(options, dict):
-        raise RequestError(400, "stream_options: an object is required")
-    stream = bool(plain.get("stream"))
-    if options and not stream:
-        raise RequestError(400, "Stream options can only be defined when `stream=True`.")
-    return Request(
-        chat=chat,
-        words=words,
-        max_tokens=max_tokens,
-        stream=stream,
-        include_usage=bool(options.get("include_usage")),
-        continuous_usage=bool(options.get("continuous_usage_stats")),
-        ignore_eos=bool(plain.get("ignore_eos")),
-        token_ids=bool(plain.get("return_token_ids")),
-    )
-
-
-def _words(plain: dict[str, Any], *, chat: bool) -> tuple[str, ...]:
-    if not chat:
-        prompt = plain.get("prompt")
-        if not isinstance(prompt, str):
-            raise RequestError(400, "prompt: a string is required")
-        return tuple(prompt.split()) or ("",)
-    messages = plain.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise RequestError(400, "messages: a list of at least one message is required")
-    if not all(isinstance(message, dict) for message in messages):
-        raise RequestError(400, "messages: each must be an object")
-    return tuple(" ".join(map(_content, messages)).split()) or ("",)
-
-
-def _content(message: dict[str, Any]) -> str:
-    """The text of a message: plain, or in parts."""
-    content = message.get("content") or ""
-    if isinstance(content, list):
-        return " ".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    return str(content)
+    def whole(self) -> dict[str, Any]:
+        """The call as a body has it."""
+        function = {"name": self.name, "arguments": "".join(self.arguments)}
+        return {"id": self.call_id, "type": "function", "function": function}
 
 
 class Chunks:
-    """Makes the events of one streamed response."""
+    """Makes the events of one response."""
 
-    def __init__(self, request: Request, number: int, model: str, seed: int) -> None:
+    def __init__(
+        self, request: Request, answer: Answer, number: int, config: SimulatorConfig
+    ) -> None:
         self._request = request
-        self._rng = random.Random(f"{seed}/{number}")  # noqa: S311 - text, not secrets
+        self._document = answer.document
+        self._finish_reason = answer.finish_reason
+        self._reasoning_tokens = config.reasoning_tokens if request.chat else 0
+        self._words_only = answer.document is None and not self._reasoning_tokens
+        self._rng = random.Random(f"{config.seed}/{number}")  # noqa: S311 - text, not secrets
         kind = "chat.completion.chunk" if request.chat else "text_completion"
         name = f"{'chatcmpl' if request.chat else 'cmpl'}-{number:016x}"
-        self._head = {"id": name, "object": kind, "created": int(time.time()), "model": model}
+        self._head = {
+            "id": name, "object": kind, "created": int(time.time()), "model": request.model
+        }  # fmt: skip
         self.tokens = 0
-        self.text: list[str] = []
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._calls: list[Call] = []
+
+    @property
+    def complete_tokens(self) -> int | None:
+        """Tokens of the whole answer; None where it is words without end."""
+        if self._document is None:
+            return None
+        return self._reasoning_tokens + len(self._document)
 
     def role(self) -> bytes:
         """Chat's first chunk, which bears no token; nothing for completions."""
@@ -137,18 +79,68 @@ class Chunks:
             return b""
         return self._event({"delta": {"role": "assistant", "content": ""}})
 
-    def token(self) -> bytes:
-        """The chunk of the next token."""
+    def token(self, count: int = 1) -> bytes:
+        """The chunk of the next tokens."""
+        return self._event(self.take(count))
+
+    def take(self, count: int) -> dict[str, Any]:
+        """The next tokens, as the choice of a chunk."""
+        if count != 1 or not self._words_only:
+            return self._take_bundle(count)
+        # Nearly all events are made here: one plain word.
         place = self._rng.randrange(len(VOCABULARY))
         text = VOCABULARY[place]
         self.tokens += 1
-        self.text.append(text)
+        self._text.append(text)
         choice: dict[str, Any] = {"delta": {"content": text}} if self._request.chat else {
             "text": text
         }  # fmt: skip
         if self._request.token_ids:
             choice["token_ids"] = [place]
-        return self._event(choice)
+        return choice
+
+    def _take_bundle(self, count: int) -> dict[str, Any]:
+        """Tokens of any kind, joined in one delta."""
+        delta: dict[str, Any] = {}
+        ids = []
+        for _ in range(count):
+            place = self.tokens - self._reasoning_tokens
+            self.tokens += 1
+            if place < 0 or self._document is None:
+                word = self._rng.randrange(len(VOCABULARY))
+                ids.append(word)
+                piece = Piece(VOCABULARY[word])
+            else:
+                piece = self._document[place]
+                ids.append(len(VOCABULARY) + zlib.crc32(piece.text.encode()) % PIECE_IDS)
+            if piece.call is not None:
+                delta.setdefault("content", None)
+                self._take_call(piece, piece.call, delta.setdefault("tool_calls", []))
+                continue
+            key, texts = ("reasoning", self._reasoning) if place < 0 else ("content", self._text)
+            texts.append(piece.text)
+            delta[key] = delta.get(key, "") + piece.text
+        choice: dict[str, Any] = {"delta": delta} if self._request.chat else {
+            "text": delta.get("content", "")
+        }  # fmt: skip
+        if self._request.token_ids:
+            choice["token_ids"] = ids
+        return choice
+
+    def _take_call(self, piece: Piece, index: int, entries: list[dict[str, Any]]) -> None:
+        """Add a token of a tool call: the one that opens it, or a fragment of its arguments."""
+        if piece.name is not None and piece.call_id is not None:
+            self._calls.append(Call(piece.name, piece.call_id))
+            entries.append({
+                "id": piece.call_id, "type": "function", "index": index,
+                "function": {"name": piece.name},
+            })  # fmt: skip
+            return
+        self._calls[index].arguments.append(piece.text)
+        if not entries or entries[-1]["index"] != index:
+            entries.append({"index": index, "function": {}})
+        function = entries[-1]["function"]
+        function["arguments"] = function.get("arguments", "") + piece.text
 
     def end(self, finish_reason: str | None, cached_tokens: int, *, done: bool = True) -> bytes:
         """finish_reason, usage where asked for, `[DONE]`."""
@@ -161,22 +153,35 @@ class Chunks:
             data += b"data: " + encode(whole) + b"\n\n"
         return data + (DONE if done else b"")
 
+    def finish_reason(self, reason: str | None) -> str | None:
+        """What the client is told of the engine's reason: a call that is whole ends as a call."""
+        return self._finish_reason if reason == "stop" else reason
+
     def usage(self, cached_tokens: int = 0) -> dict[str, Any]:
         """The counts so far."""
         prompt = len(self._request.words)
-        return {
+        counts: dict[str, Any] = {
             "prompt_tokens": prompt,
             "completion_tokens": self.tokens,
             "total_tokens": prompt + self.tokens,
             "prompt_tokens_details": {"cached_tokens": cached_tokens},
         }
+        if self._reasoning_tokens:
+            counts["completion_tokens_details"] = {"reasoning_tokens": len(self._reasoning)}
+        return counts
 
     def whole(self, finish_reason: str | None, cached_tokens: int) -> bytes:
         """The answer in one body, for requests that do not stream."""
-        text = "".join(self.text)
+        text = "".join(self._text)
         choice: dict[str, Any] = {"index": 0, "finish_reason": finish_reason, "logprobs": None}
         if self._request.chat:
-            choice["message"] = {"role": "assistant", "content": text}
+            message: dict[str, Any] = {"role": "assistant", "content": text}
+            if self._reasoning_tokens:
+                message["reasoning"] = "".join(self._reasoning)
+            if self._calls:
+                message["content"] = None
+                message["tool_calls"] = [call.whole() for call in self._calls]
+            choice["message"] = message
         else:
             choice["text"] = text
         kind = "chat.completion" if self._request.chat else "text_completion"

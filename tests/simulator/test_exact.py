@@ -52,9 +52,13 @@ def test_tokens_come_on_the_schedule_and_the_log_tells_when(tmp_path: Path) -> N
             "first_token_ns",
             "last_token_ns",
             "events",
+            "tokens",
             "finish",
+            "kind",
+            "fault",
             "itl_us",
         ]
+        assert (line["tokens"], line["kind"], line["fault"]) == (9, "text", None)
         assert (line["events"], line["finish"]) == (9, "length")
         read_ns, first_ns, last_ns = line["read_ns"], line["first_token_ns"], line["last_token_ns"]
         assert before_ns <= read_ns < first_ns < last_ns <= after_ns

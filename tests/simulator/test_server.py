@@ -162,8 +162,8 @@ def test_models_health_and_version(server: Server) -> None:
     """What a client looks at before it starts."""
     models = server.get("/v1/models").json()
     assert models["object"] == "list"
-    assert [(m["id"], m["object"], m["max_model_len"]) for m in models["data"]] == [
-        ("sim", "model", 256)
+    assert models["data"] == [
+        {"id": "sim", "object": "model", "root": "sim", "parent": None, "max_model_len": 256}
     ]
     health = server.get("/health")
     assert (health.status, health.body) == (200, b"")
@@ -255,7 +255,7 @@ def test_metrics_have_the_names_types_and_labels_of_vllm(server: Server) -> None
     """Against a page of a real vLLM 0.32; what scrapes that reads this."""
     text = server.get("/metrics").body.decode()
     kinds = dict(re.findall(r"# TYPE (\S+) (\S+)", text))
-    assert len(kinds) == 14
+    assert len(kinds) == 16
     assert kinds.items() <= dict(re.findall(r"# TYPE (\S+) (\S+)", VLLM)).items()
     real = [line for line in VLLM.splitlines() if line.startswith("vllm:")]
     edges = {re.sub(r'model_name="[^"]*"', "", line.rpartition(" ")[0]) for line in real}
@@ -263,7 +263,7 @@ def test_metrics_have_the_names_types_and_labels_of_vllm(server: Server) -> None
         name: {k for k, _ in labels} for (name, labels) in parse_metrics("\n".join(real) + "\n")
     }
     for name, labels in parse_metrics(text):
-        assert {key for key, _ in labels} - {"model_name"} <= keys[name], name
+        assert {key for key, _ in labels} <= keys[name], name
         if name.endswith("_bucket"):
             edge = f'le="{dict(labels)["le"]}"'
             assert any(edge in known for known in edges if known.startswith(name)), (name, edge)
@@ -286,6 +286,7 @@ def test_metrics_count_what_was_served() -> None:
         "num_preemptions_total": 0, "prefix_cache_queries_total": 18, "prefix_cache_hits_total": 0,
         "time_to_first_token_seconds_count": 6, "e2e_request_latency_seconds_count": 6,
         "request_queue_time_seconds_count": 6, "inter_token_latency_seconds_count": generated - 6,
+        "request_prefill_time_seconds_count": 6, "request_decode_time_seconds_count": 6,
         "cache_config_info": 1,
     }  # fmt: skip
     assert {name: total(metrics, f"vllm:{name}") for name in expected} == expected
@@ -293,12 +294,17 @@ def test_metrics_count_what_was_served() -> None:
     assert total(metrics, success, finished_reason="stop") == stopped
     assert total(metrics, success, finished_reason="length") == 6 - stopped
     assert total(metrics, "vllm:cache_config_info", num_gpu_blocks="8192", block_size="16") == 1
-    first_s, whole_s, gaps_s = (
+    first_s, whole_s, gaps_s, queue_s, prefill_s, decode_s = (
         total(metrics, f"vllm:{name}_seconds_sum")
-        for name in ("time_to_first_token", "e2e_request_latency", "inter_token_latency")
-    )
+        for name in (
+            "time_to_first_token", "e2e_request_latency", "inter_token_latency",
+            "request_queue_time", "request_prefill_time", "request_decode_time",
+        )
+    )  # fmt: skip
     assert first_s >= 6 * (0.0005 - 0.0002)
     assert first_s + gaps_s == pytest.approx(whole_s, rel=1e-6)
+    assert queue_s + prefill_s == pytest.approx(first_s, rel=1e-6)
+    assert decode_s == pytest.approx(gaps_s, rel=1e-6)
 
 
 def test_the_buckets_of_a_histogram_add_up(server: Server) -> None:
