@@ -18,6 +18,7 @@ from rich.console import Console
 from kvswarm.analysis.baseline import check_same_workload
 from kvswarm.commands.load import Ended, RunRequest, generate, plain_command
 from kvswarm.commands.report import report
+from kvswarm.commands.simulated import simulator_arguments
 from kvswarm.errors import (
     EXIT_GATE_MISSED,
     EXIT_INTERRUPTED,
@@ -50,7 +51,8 @@ def run(request: RunRequest) -> int:
         if request.url is None:
             from kvswarm.simulator.launch import start_simulator  # noqa: PLC0415 - rarely needed
 
-            simulator = stack.enter_context(start_simulator(request.simulator_arguments))
+            arguments = (*simulator_arguments(profile), *request.simulator_arguments)
+            simulator = stack.enter_context(start_simulator(arguments))
             ready = replace(request, url=simulator.url)
             console.print(f"No --url: measuring the embedded simulator, {simulator.url}")
         ready = _with_target(ready, profile)

@@ -36,7 +36,9 @@ def choose_draft(
     """
     entry = _family(model)
     if entry is None:
-        raise ProfileError(f"speculative is auto, and no draft is known for {model!r}", fix=f"{NGRAM}.")
+        raise ProfileError(
+            f"speculative is auto, and no draft is known for {model!r}", fix=f"{NGRAM}."
+        )
     if entry["method"] is None:
         raise ProfileError(
             f"speculative is auto, and {model!r} has no draft: {entry['reason']}", fix=f"{NGRAM}."
@@ -47,7 +49,9 @@ def choose_draft(
     draft_size = _vocab_size(draft_config, entry["draft_vocab_size"])
     if target_size != draft_size:
         instead = entry.get("instead")
-        other = f", or give draft_model with {instead}, whose vocabulary is as large" if instead else ""
+        other = (
+            f", or give draft_model with {instead}, whose vocabulary is as large" if instead else ""
+        )
         raise ProfileError(
             f"speculative is auto, and {entry['draft']}, the draft for {model!r}, does not fit: "
             f"vocab_size is {draft_size} there and {target_size} in the model, and vLLM wants them equal",

@@ -119,9 +119,7 @@ def _write(key: str, value: Any, given: Mapping[str, Any], page: _Page) -> None:
     if other in given and list(given).index(other) < list(given).index(key):
         page.problems.append(Problem(key, f"says the same as {other}", "Keep one of them."))
         return
-    form = next(
-        (form for form in entry.get("forms", [{}]) if page.version in span_of(form)), None
-    )
+    form = next((form for form in entry.get("forms", [{}]) if page.version in span_of(form)), None)
     if form is None:
         page.notes.append(_left_out(key, entry, page.version))
         return

@@ -11,7 +11,9 @@ from typing import Any, Final, NamedTuple
 
 from kvswarm.errors import ProfileError
 
-_FORM: Final = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?(?:[.+-]?[a-z][\w.+-]*|[.+-]\w[\w.+-]*)?", re.I)
+_FORM: Final = re.compile(
+    r"v?(\d+)\.(\d+)(?:\.(\d+))?(?:[.+-]?[a-z][\w.+-]*|[.+-]\w[\w.+-]*)?", re.I
+)
 
 
 class Version(NamedTuple):

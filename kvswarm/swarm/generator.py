@@ -29,19 +29,19 @@ from kvswarm.profiles.phases import phase_of
 from kvswarm.records import Record, encode_batch
 from kvswarm.rundir import WorkerInfo
 from kvswarm.stream.client import Deadlines, StreamClient
-from kvswarm.stream.deltas import Meaning
 from kvswarm.stream.exchange import Exchange
 from kvswarm.stream.outcome import Ask
 from kvswarm.swarm import events
 from kvswarm.swarm.arriving import Arriving
 from kvswarm.swarm.dialogues import Dialogues
+from kvswarm.swarm.judging import answer_of, judged
 from kvswarm.swarm.plan import Plan
 from kvswarm.swarm.quota import Leases
 from kvswarm.swarm.secrets import Mask, target_of
 from kvswarm.swarm.standing import Standing
 from kvswarm.swarm.statistics import Rows
 from kvswarm.swarm.stock import Stock
-from kvswarm.workload.answers import Answer, tool_calls_of
+from kvswarm.workload.answers import Answer
 from kvswarm.workload.arrivals import users_at
 from kvswarm.workload.requests import Expectation, LLMRequest
 from kvswarm.workload.workload import Requests, open_workload
@@ -235,6 +235,9 @@ class Generator:
         if record.error_detail is not None:
             masked = self._mask(record.error_detail)
             record = msgspec.structs.replace(record, error_detail=masked)
+        expectation = self._expectations.pop(record.index, None)
+        if expectation is not None and record.ok and exchange is not None:
+            record = judged(record, expectation, exchange.meaning)
         self._records_made += 1
         self._outbox.append(record)
         self._fresh.append(record)
@@ -379,15 +382,6 @@ class Generator:
             notes=self._notes,
         )
         self._send("kv_all_sent", {"info": msgspec.to_builtins(info)})
-
-
-def answer_of(meaning: Meaning) -> Answer:
-    """What a stream said, as an answer."""
-    return Answer(
-        text="".join(meaning.text),
-        tool_calls=tool_calls_of(meaning.tool_calls),
-        finish_reason=meaning.finish_reason,
-    )
 
 
 def _workload_or_why_not(profile: Profile) -> Requests | KvswarmError:

@@ -36,6 +36,8 @@ from kvswarm.workload.prompts import (
     estimated_tokens,
 )
 from kvswarm.workload.requests import LLMRequest
+from kvswarm.workload.structured import StructuredFeature
+from kvswarm.workload.tools import ToolFeature
 
 STREAMING: Final = {"stream": True, "stream_options": {"include_usage": True}}
 
@@ -87,6 +89,10 @@ class Workload:
         features: list[Feature] = []
         if profile.adapters:
             features.append(AdaptersFeature(profile.adapters))
+        if profile.structured_output is not None:
+            features.append(StructuredFeature(profile.structured_output))
+        if profile.tool_calling is not None:
+            features.append(ToolFeature(profile.tool_calling))
         if profile.conversation is not None:
             features.append(ConversationFeature(profile.conversation, self._prompt_at))
         return features
