@@ -44,6 +44,10 @@ class TargetInfo(msgspec.Struct, kw_only=True):
     endpoint: str
     simulator: bool = False
     server_version: str | None = None
+    models: list[str] = []
+    """All names that the server serves, adapters included."""
+    model_card: dict[str, Any] = {}
+    """What /v1/models says of the model."""
 
 
 class WorkerInfo(msgspec.Struct, kw_only=True):

@@ -19,11 +19,13 @@ import numpy as np
 
 from kvswarm.analysis.effects import Floats, paired_effect, unpaired_effect
 from kvswarm.analysis.rows import read_rows
-from kvswarm.analysis.variants import FIGURES, mean_gap_ms, tokens_per_s
+from kvswarm.analysis.variants import FIGURES as OF_VARIANTS
+from kvswarm.analysis.variants import mean_gap_ms, tokens_per_s
 from kvswarm.errors import RunDirError, UsageError
 from kvswarm.profiles.model import Profile, profile_from_dict
 from kvswarm.rundir import RunDir
 
+FIGURES: Final = (*OF_VARIANTS, "e2e_ms", "tokens_per_event")
 WORKLOAD: Final = (
     "endpoint", "seed", "load", "prompt", "request", "structured_output", "tool_calling",
     "conversation", "images", "adapters", "mix",
@@ -78,7 +80,7 @@ def against_baseline(run: RunDir, path: Path) -> dict[str, Any]:
         ) from error
     ours_by_figure, theirs_by_figure = _values(run), _values(base)
     effects = []
-    for figure in (*FIGURES, "tokens_per_event"):
+    for figure in FIGURES:
         one, other = ours_by_figure[figure], theirs_by_figure[figure]
         if profile.has_dialogues:
             effect = unpaired_effect(one, other)
@@ -105,7 +107,7 @@ def _by_index(one: Floats, other: Floats) -> tuple[Any, Any]:
 
 def _values(run: RunDir) -> dict[str, Floats]:
     """Figures of every measured, successful request, and its index."""
-    parts: dict[str, list[Floats]] = {name: [] for name in (*FIGURES, "tokens_per_event", "index")}
+    parts: dict[str, list[Floats]] = {name: [] for name in (*FIGURES, "index")}
     for rows in read_rows(run):
         good = rows.good
         for name in ("index", "ttft_ms", "tpot_ms", "e2e_ms"):

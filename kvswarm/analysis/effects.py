@@ -130,7 +130,7 @@ UNITS: Final = {
     "itl_ms": ("ITL", "ms"),
     "tpot_ms": ("TPOT", "ms"),
     "e2e_ms": ("E2E", "ms"),
-    "output_tokens_per_s": ("output tokens/s of a request", "tokens/s"),
+    "output_tokens_per_s": ("tokens/s", "tokens/s"),
     "tokens_per_event": ("tokens per event", "tokens"),
 }
 """Figures that effects are told of: what people call them, and their units."""

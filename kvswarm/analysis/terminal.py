@@ -70,6 +70,7 @@ def render(summary: dict[str, Any], console: Console) -> None:
 def _variants(entries: list[dict[str, Any]]) -> Table:
     heading, *rows = variant_cells(entries)
     table = Table(*heading)
+    table.columns[0].no_wrap = True
     for column in table.columns[1:]:
         column.justify = "right"
     for row in rows:

@@ -20,8 +20,9 @@ from kvswarm.analysis.effects import Effect, Floats, paired_effect, unpaired_eff
 from kvswarm.analysis.rows import Flags, Rows
 from kvswarm.profiles.model import Profile
 
-FIGURES: Final = ("ttft_ms", "itl_ms", "tpot_ms", "e2e_ms", "output_tokens_per_s")
-"""What effects are told of; per request, so `itl_ms` is the mean gap of each."""
+FIGURES: Final = ("ttft_ms", "itl_ms", "tpot_ms", "output_tokens_per_s")
+"""What effects are told of; per request, so `itl_ms` is the mean gap of each. No E2E: variants may
+have answers of different lengths."""
 REFERENCES: Final = ("control", "own prefix", "base", "no image", "turn 1", "auto")
 """Variants that others are compared with, where they are there."""
 PAIRED: Final = frozenset({"control"})
@@ -108,7 +109,7 @@ class Variants:
         )
         kinds = rows.texts["output_score"][good]
         totals.scores.update(kind for kind in kinds.tolist() if kind is not None)
-        for name in ("tpot_ms", "e2e_ms", "group", "sent_ns"):
+        for name in ("tpot_ms", "group", "sent_ns"):
             totals.values[name].append(rows[name][good])
         totals.values["itl_ms"].append(mean_gap_ms(rows)[good])
         totals.values["output_tokens_per_s"].append(tokens_per_s(rows)[good])
@@ -191,9 +192,9 @@ def mean_gap_ms(rows: Rows) -> Floats:
 
 
 def tokens_per_s(rows: Rows) -> Floats:
-    """Output tokens of each row by its E2E, in tokens/s; NaN where it has none."""
-    e2e_s = np.where(rows["e2e_ms"] > 0, rows["e2e_ms"], np.nan) / 1e3
-    rates: Floats = rows["completion_tokens"] / e2e_s
+    """Output tokens/s of each row from its first token to its last: 1 / TPOT; NaN without one."""
+    tpot_ms = rows["tpot_ms"]
+    rates: Floats = 1e3 / np.where(tpot_ms > 0, tpot_ms, np.nan)
     return rates
 
 

@@ -12,7 +12,6 @@ from kvswarm.analysis.effects import effect_text
 VARIANT_COLUMNS: Final = (
     ("TTFT", "ttft_ms", "p50"),
     ("TTFT p99", "ttft_ms", "p99"),
-    ("ITL", "itl_ms", "p50"),
     ("ITL p99", "itl_ms", "p99"),
     ("TPOT", "tpot_ms", "p50"),
     ("E2E", "e2e_ms", "p50"),
@@ -31,7 +30,7 @@ def outputs_text(outputs: dict[str, Any]) -> str:
 def variant_cells(entries: list[dict[str, Any]]) -> list[list[str]]:
     """The variants as a table: its headings, then a row for each."""
     several = len({entry["scenario"] for entry in entries}) > 1
-    rows = [["median ms", "ok", *(heading for heading, _, _ in VARIANT_COLUMNS), "valid"]]
+    rows = [["ms (p50)", "ok", *(heading for heading, _, _ in VARIANT_COLUMNS), "valid"]]
     for entry in entries:
         values = [entry[key][statistic] for _, key, statistic in VARIANT_COLUMNS]
         checked = sum(entry["outputs"].values())

@@ -31,7 +31,7 @@ from kvswarm.profiles.model import Profile
 from kvswarm.rundir import JournalReader, RunDir, new_run_dir
 from kvswarm.stream.target import TLS, Target
 from kvswarm.swarm.options import overrides_of
-from kvswarm.swarm.preflight import find_target
+from kvswarm.swarm.preflight import check_adapters, find_target
 from kvswarm.swarm.secrets import headers_of
 from kvswarm.workload.workload import open_workload
 
@@ -107,6 +107,7 @@ def _with_target(request: RunRequest, profile: Profile) -> RunRequest:
         profile.endpoint,
         profile.timeouts.connect_s,
     )
+    check_adapters(found, profile)
     return replace(request, url=found.base_url, values={**request.values, "model": found.model})
 
 

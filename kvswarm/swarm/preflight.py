@@ -14,8 +14,10 @@ from dataclasses import replace
 from typing import Any, Final
 
 from kvswarm.errors import TargetError, UsageError
+from kvswarm.profiles.model import Profile
 from kvswarm.rundir import TargetInfo
 from kvswarm.stream.target import Target
+from kvswarm.workload.adapters import BASE
 
 MAX_BODY_BYTES: Final = 1 << 20
 OK: Final = 200
@@ -36,13 +38,16 @@ def find_target(target: Target, model: str | None, endpoint: str, timeout_s: flo
     for base in bases:
         status, plain = _get_json(target, f"{base}/models", timeout_s)
         _check_not_refused(target, status)
-        models = _models(plain) if status == OK else None
-        if models is not None:
+        cards = _cards(plain) if status == OK else None
+        if cards is not None:
+            chosen = _choose(model, cards, target.url)
             return TargetInfo(
                 base_url=replace(target, base_path=base).url,
-                model=_choose(model, models, target.url),
+                model=chosen,
                 endpoint=endpoint,
                 server_version=_version(target, base, timeout_s),
+                models=list(cards),
+                model_card=cards[chosen],
             )
         answered[f"{base}/models"] = status
     if model is None:
@@ -96,28 +101,44 @@ def _check_not_refused(target: Target, status: int) -> None:
         )
 
 
-def _choose(model: str | None, models: list[str], url: str) -> str:
+def check_adapters(found: TargetInfo, profile: Profile) -> None:
+    """Raise UsageError where a server that lists its models lacks an adapter of the profile."""
+    parts = [part.profile for part in profile.mix] or [profile]
+    wanted = {name for part in parts for name in part.adapters} - {BASE}
+    lacking = sorted(wanted - set(found.models)) if found.models else []
+    if lacking:
+        served = ", ".join(found.models[:8])
+        raise UsageError(
+            f"adapters: {found.base_url} does not serve {', '.join(lacking)}",
+            fix=f"Give the names that it has, with the key adapters: {served}.",
+        )
+
+
+def _choose(model: str | None, cards: dict[str, dict[str, Any]], url: str) -> str:
     if model is None:
+        # An adapter has its model for a parent; who names none means the model itself.
+        models = [name for name, card in cards.items() if not card.get("parent")]
         if len(models) != 1:
             raise UsageError(
                 f"{url} serves {len(models)} models: {', '.join(models[:8]) or 'none'}",
                 fix="Name one with --model.",
             )
         return models[0]
-    if model not in models:
-        near = difflib.get_close_matches(model, models, n=1)
+    if model not in cards:
+        near = difflib.get_close_matches(model, cards, n=1)
         raise UsageError(
             f"--model {model!r}: {url} does not serve it",
-            fix=f"Did you mean {near[0]!r}?" if near else f"It serves: {', '.join(models[:8])}.",
+            fix=f"Did you mean {near[0]!r}?" if near else f"It serves: {', '.join([*cards][:8])}.",
         )
     return model
 
 
-def _models(plain: Any) -> list[str] | None:
+def _cards(plain: Any) -> dict[str, dict[str, Any]] | None:
+    """What the server says of each of its models, by name; None where it lists none."""
     data = plain.get("data") if isinstance(plain, dict) else None
     if not isinstance(data, list):
         return None
-    return [str(entry["id"]) for entry in data if isinstance(entry, dict) and "id" in entry]
+    return {str(card["id"]): card for card in data if isinstance(card, dict) and "id" in card}
 
 
 def _version(target: Target, base: str, timeout_s: float) -> str | None:

@@ -36,7 +36,7 @@ from kvswarm.swarm.coordinator import Coordinator, RunStart
 from kvswarm.swarm.generator import Generator
 from kvswarm.swarm.options import OPTIONS, locust_users, option_values, overrides_of
 from kvswarm.swarm.plan import Plan
-from kvswarm.swarm.preflight import find_target
+from kvswarm.swarm.preflight import check_adapters, find_target
 from kvswarm.swarm.progress import ARGV_ENV, PROGRESS_FD_ENV, SIMULATOR_ENV
 from kvswarm.swarm.secrets import headers_of
 from kvswarm.swarm.statistics import write_csv
@@ -230,6 +230,7 @@ class Session:
         simulator = SIMULATOR_ENV in os.environ
         found = find_target(target, model, profile.endpoint, profile.timeouts.connect_s)
         found.simulator = simulator
+        check_adapters(found, profile)
         return found
 
     def _give_up(self, error: KvswarmError) -> None:
