@@ -70,6 +70,7 @@ def _schema_file(file: Path, document: Document, path: KeyPath) -> dict[str, Any
 def _model_schema(name: str, folder: Path, document: Document, path: KeyPath) -> dict[str, Any]:
     place = document.place(path)
     module_name, _, model_name = name.partition(":")
+    before = frozenset(sys.modules)
     sys.path.insert(0, str(folder.resolve()))
     try:
         found: Any = importlib.import_module(module_name)
@@ -84,4 +85,13 @@ def _model_schema(name: str, folder: Path, document: Document, path: KeyPath) ->
         ) from error
     finally:
         sys.path.remove(str(folder.resolve()))
+        _forget_modules(folder.resolve(), before)
     return schema
+
+
+def _forget_modules(folder: Path, before: frozenset[str]) -> None:
+    """Forget what was imported from a profile's folder: another may have a module so called."""
+    for name in sys.modules.keys() - before:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file is not None and Path(file).is_relative_to(folder):
+            del sys.modules[name]
