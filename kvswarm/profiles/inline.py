@@ -90,8 +90,14 @@ def _model_schema(name: str, folder: Path, document: Document, path: KeyPath) ->
 
 
 def _forget_modules(folder: Path, before: frozenset[str]) -> None:
-    """Forget what was imported from a profile's folder: another may have a module so called."""
+    """Forget what was imported from a profile's folder: another may have a module so called.
+
+    What lies in the folder but was found by another way in, such as a virtual environment's
+    site-packages, stays: some packages cannot be imported twice.
+    """
+    ways_in = [Path(entry).resolve() for entry in sys.path]
+    kept = [way for way in ways_in if way != folder and way.is_relative_to(folder)]
     for name in sys.modules.keys() - before:
-        file = getattr(sys.modules[name], "__file__", None)
-        if file is not None and Path(file).is_relative_to(folder):
+        file = Path(getattr(sys.modules[name], "__file__", None) or "/")
+        if file.is_relative_to(folder) and not any(file.is_relative_to(way) for way in kept):
             del sys.modules[name]

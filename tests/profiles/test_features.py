@@ -141,6 +141,20 @@ def test_models_of_two_folders_are_told_apart(tmp_path: Path) -> None:
         assert found.json["title"] == name
 
 
+def test_packages_of_an_environment_within_the_folder_stay_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pydantic's own core cannot be imported twice, and people have .venv in their projects."""
+    packages = tmp_path / ".venv" / "site-packages"
+    packages.mkdir(parents=True)
+    (packages / "kvswarm_test_package.py").write_text("")
+    monkeypatch.syspath_prepend(packages)
+    (tmp_path / "shop.py").write_text("import kvswarm_test_package\n" + MODEL)
+    constraints_of(tmp_path, "{pydantic: 'shop:Order'}")
+    assert sys.modules.pop("kvswarm_test_package")
+    assert "shop" not in sys.modules
+
+
 def test_files_are_relative_to_the_profile_that_names_them(tmp_path: Path) -> None:
     """A profile may be refined from anywhere."""
     below = tmp_path / "below"
