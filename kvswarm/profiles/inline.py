@@ -70,6 +70,7 @@ def _schema_file(file: Path, document: Document, path: KeyPath) -> dict[str, Any
 def _model_schema(name: str, folder: Path, document: Document, path: KeyPath) -> dict[str, Any]:
     place = document.place(path)
     module_name, _, model_name = name.partition(":")
+    before = frozenset(sys.modules)
     sys.path.insert(0, str(folder.resolve()))
     try:
         found: Any = importlib.import_module(module_name)
@@ -84,4 +85,19 @@ def _model_schema(name: str, folder: Path, document: Document, path: KeyPath) ->
         ) from error
     finally:
         sys.path.remove(str(folder.resolve()))
+        _forget_modules(folder.resolve(), before)
     return schema
+
+
+def _forget_modules(folder: Path, before: frozenset[str]) -> None:
+    """Forget what was imported from a profile's folder: another may have a module so called.
+
+    What lies in the folder but was found by another way in, such as a virtual environment's
+    site-packages, stays: some packages cannot be imported twice.
+    """
+    ways_in = [Path(entry).resolve() for entry in sys.path]
+    kept = [way for way in ways_in if way != folder and way.is_relative_to(folder)]
+    for name in sys.modules.keys() - before:
+        file = Path(getattr(sys.modules[name], "__file__", None) or "/")
+        if file.is_relative_to(folder) and not any(file.is_relative_to(way) for way in kept):
+            del sys.modules[name]
