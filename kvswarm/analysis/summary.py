@@ -10,7 +10,6 @@ groups, so that memory stays bounded.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,24 +19,18 @@ import msgspec
 import numpy as np
 
 from kvswarm.analysis.counting import Tally
+from kvswarm.analysis.gates import SLO_NAME, gates_of
 from kvswarm.analysis.reconcile import contradictions
 from kvswarm.analysis.rows import Flags, Floats, Rows, read_rows
 from kvswarm.analysis.table import TableReport
 from kvswarm.analysis.uncertainty import first_late_us, spread_gaps_us
 from kvswarm.analysis.verdict import Evidence, Interval, judge
-from kvswarm.errors import EXIT_GATE_MISSED, EXIT_INVALID_MEASUREMENT, EXIT_PASSED, RunDirError
+from kvswarm.errors import RunDirError
 from kvswarm.profiles.model import Profile, profile_from_dict
 from kvswarm.records import SCHEMA_VERSION
 from kvswarm.rundir import RunDir, RunInfo
 
 LATENCIES: Final = ("ttft", "ttft_from_intended", "itl", "tpot", "e2e", "connect")
-SLO_NAME: Final = re.compile(r"(ttft|ttft_from_intended|itl|tpot|e2e)(?:_(p\d+|mean|max))?_ms")
-MINIMUM_GATES: Final = {
-    "goodput_share": ("goodput", "share"),
-    "goodput_rps": ("goodput", "requests_per_s"),
-    "output_tokens_per_s": ("throughput", "output_tokens_per_s"),
-}
-"""Gates that a run must reach, and where their figures stand; all others are not to be exceeded."""
 
 
 @dataclass
@@ -124,16 +117,8 @@ def summarise(run: RunDir, table: TableReport | None = None) -> dict[str, Any]:
         "generator": _generator(totals, info),
         "tokens": {name: totals.tokens[name] for name in ("prompt", "completion", "reasoning")},
     }
-    summary["gates"] = _gates(summary, profile)
+    summary["gates"] = gates_of(summary, profile)
     return summary
-
-
-def exit_code(summary: dict[str, Any]) -> int:
-    """3 for an invalid measurement, which goes before 1 for a missed gate; else 0."""
-    if summary["verdict"]["status"] == "invalid":
-        return EXIT_INVALID_MEASUREMENT
-    missed = any(not gate["passed"] for gate in summary["gates"])
-    return EXIT_GATE_MISSED if missed else EXIT_PASSED
 
 
 def _window(info: RunInfo, profile: Profile) -> Window | None:
@@ -380,26 +365,3 @@ def _run(info: RunInfo, profile: Profile) -> dict[str, Any]:
         "ended": info.ended,
         "notes": info.notes,
     }
-
-
-def _gates(summary: dict[str, Any], profile: Profile) -> list[dict[str, Any]]:
-    """Gates of the profile, and its SLOs that name a percentile of the run."""
-    limits = {name: limit for name, limit in profile.slo.items() if re.search(r"_p\d+_ms$", name)}
-    limits.update(profile.gate)
-    return [_gate(summary, name, limit) for name, limit in limits.items()]
-
-
-def _gate(summary: dict[str, Any], name: str, limit: float) -> dict[str, Any]:
-    value: float | None
-    if name == "error_share":
-        requests = summary["requests"]
-        ended = requests["ok"] + requests["failed"]
-        value = requests["failed"] / ended if ended else None
-    elif name in MINIMUM_GATES:
-        part, key = MINIMUM_GATES[name]
-        value = summary[part][key]
-    else:
-        match = SLO_NAME.fullmatch(name)
-        value = summary[f"{match[1]}_ms"][match[2] or "mean"] if match else None
-    passed = False if value is None else value >= limit if name in MINIMUM_GATES else value <= limit
-    return {"name": name, "limit": limit, "value": value, "passed": passed}

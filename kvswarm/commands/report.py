@@ -9,7 +9,7 @@ import msgspec
 from rich.console import Console
 
 from kvswarm.analysis.finish import finish
-from kvswarm.analysis.summary import exit_code
+from kvswarm.analysis.gates import exit_code
 from kvswarm.analysis.terminal import render
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kvswarm.analysis.summary import exit_code
+from kvswarm.analysis.gates import exit_code
 from kvswarm.records import Record
 
 sys.path.insert(0, str(Path(__file__).parent))

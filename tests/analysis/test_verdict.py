@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kvswarm.analysis.finish import finish
-from kvswarm.analysis.summary import exit_code
+from kvswarm.analysis.gates import exit_code
 from kvswarm.analysis.verdict import Evidence, Interval, judge
 from kvswarm.profiles.model import VerdictLimits
 from kvswarm.records import Record, pack_u32
