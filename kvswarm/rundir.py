@@ -50,6 +50,16 @@ class TargetInfo(msgspec.Struct, kw_only=True):
     """What /v1/models says of the model."""
 
 
+class MetricsInfo(msgspec.Struct, kw_only=True):
+    """One endpoint that was asked for the server's own metrics."""
+
+    name: str
+    """What tables and figures call it: the replica."""
+    url: str
+    own: bool = False
+    """Whether it is the target's own page, which --metrics-url did not name."""
+
+
 class WorkerInfo(msgspec.Struct, kw_only=True):
     """One load-generating process, as it reported itself at its end."""
 
@@ -80,6 +90,7 @@ class RunInfo(msgspec.Struct, kw_only=True):
     """The resolved profile, as `Profile.to_dict` gives it."""
     seed: int
     target: TargetInfo
+    metrics: list[MetricsInfo] = msgspec.field(default_factory=list)
     argv: list[str]
     locust_argv: list[str]
     versions: dict[str, str]

@@ -1,36 +1,37 @@
-"""server.parquet: what the server said of itself over the run, in long form.
+"""server.parquet: what the servers said of themselves over the run, in long form.
 
 In:  the pages that were recorded (`kvswarm.telemetry.pages`).
 Out: one row per sample: time, replica, name, labels (JSON, sorted), value.
-     `Totals`: what counters have grown by from the first page to the last.
+
+To keep it small, these are left out: `_created` (when a counter began), and the buckets of a
+histogram that nothing was added to from its replica's first page to the last. Each page has one
+sample more, `scrape_duration_seconds`, as in Prometheus: its time less this is when it was asked.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from prometheus_client.parser import text_string_to_metric_families
 
 from kvswarm.rundir import RunDir
-from kvswarm.telemetry.pages import read_pages
+from kvswarm.telemetry.pages import Page, read_pages
 
 SCHEMA: Final = pa.schema([
     ("time_ns", pa.int64()), ("replica", pa.string()), ("name", pa.string()),
     ("labels", pa.string()), ("value", pa.float64()),
 ])  # fmt: skip
 PAGES_PER_GROUP: Final = 100
-REQUESTS: Final = "vllm:request_success_total"
-TOKENS: Final = "vllm:generation_tokens_total"
-TTFT_SUM: Final = "vllm:time_to_first_token_seconds_sum"
-TTFT_COUNT: Final = "vllm:time_to_first_token_seconds_count"
-COUNTERS: Final = (REQUESTS, TOKENS, TTFT_SUM, TTFT_COUNT)
+SCRAPE_DURATION: Final = "scrape_duration_seconds"
+COUNTER_TYPE: Final = re.compile(r"^# TYPE (\S+) counter", re.MULTILINE)
+Still = frozenset[tuple[str, str]]
+"""Replica and family of histograms that did not change."""
 
 
 def finish_server_table(run: RunDir) -> None:
@@ -48,62 +49,81 @@ def finish_server_table(run: RunDir) -> None:
     run.server_pages.unlink(missing_ok=True)
 
 
-def _groups(run: RunDir) -> Iterator[list[dict[str, object]]]:
-    rows: list[dict[str, object]] = []
-    for number, (time_ns, text) in enumerate(read_pages(run.server_pages), 1):
-        rows += _samples(time_ns, text)
+def _groups(run: RunDir) -> Iterator[list[dict[str, Any]]]:
+    still = _still_histograms(run)
+    rows: list[dict[str, Any]] = []
+    for number, page in enumerate(read_pages(run.server_pages), 1):
+        rows += _rows(page, still)
         if number % PAGES_PER_GROUP == 0:
             yield rows
             rows = []
     yield rows
 
 
-def _samples(time_ns: int, text: bytes) -> Iterator[dict[str, object]]:
+def _still_histograms(run: RunDir) -> Still:
+    """Those that counted as much on the last page of a replica as on the first."""
+    first: dict[str, Page] = {}
+    last: dict[str, Page] = {}
+    for page in read_pages(run.server_pages):
+        first.setdefault(page.source, page)
+        last[page.source] = page
+    return frozenset(
+        (source, family)
+        for source in first
+        for family, counts in _histogram_counts(first[source]).items()
+        if counts == _histogram_counts(last[source]).get(family)
+    )
+
+
+def _histogram_counts(page: Page) -> dict[str, dict[str, float]]:
+    """Of each histogram, how much each of its series has counted."""
+    counts: dict[str, dict[str, float]] = {}
+    for family in _families(page):
+        if family.type == "histogram":
+            counts[family.name] = {
+                json.dumps(sample.labels, sort_keys=True): sample.value
+                for sample in family.samples
+                if sample.name.endswith("_count")
+            }
+    return counts
+
+
+def _families(page: Page) -> list[Any]:
+    """What a page holds; nothing where it is not Prometheus's format, or was cut off."""
     try:
-        families = list(text_string_to_metric_families(text.decode("utf-8", "replace")))
+        return list(text_string_to_metric_families(page.text.decode("utf-8", "replace")))
     except (ValueError, KeyError, IndexError):
-        return  # not Prometheus's format: JSON, say, or a page of HTML
+        return []
+
+
+def _rows(page: Page, still: Still) -> Iterator[dict[str, Any]]:
+    families = _families(page)
+    if not families:
+        return
+    # The parser adds _total to the names of counters, as OpenMetrics has it, where they have none.
+    bare = {
+        name
+        for name in COUNTER_TYPE.findall(page.text.decode("utf-8", "replace"))
+        if not name.endswith("_total")
+    }
+
+    def row(name: str, labels: dict[str, str], value: float) -> dict[str, Any]:
+        return {
+            "time_ns": page.time_ns,
+            "replica": page.source,
+            "name": name,
+            "labels": json.dumps(labels, sort_keys=True),
+            "value": float(value),
+        }
+
+    yield row(SCRAPE_DURATION, {}, (page.time_ns - page.asked_ns) / 1e9)
     for family in families:
         for sample in family.samples:
-            yield {
-                "time_ns": time_ns,
-                "replica": "",
-                "name": sample.name,
-                "labels": json.dumps(sample.labels, sort_keys=True),
-                "value": float(sample.value),
-            }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerTotals:
-    """By what the server's counters grew over the run, all labels together."""
-
-    requests: float
-    tokens: float
-    ttft_sum_s: float
-    ttft_count: float
-
-
-def server_totals(run: RunDir) -> ServerTotals | None:
-    """Read them from the table; None where there are none, or they belong to no one server.
-
-    A counter that falls was read from another replica, or from a server that was started anew.
-    """
-    if not run.server.exists():
-        return None
-    table = pq.read_table(
-        run.server, columns=["time_ns", "name", "value"], filters=[("name", "in", COUNTERS)]
-    )
-    sums = table.group_by(["name", "time_ns"]).aggregate([("value", "sum")]).sort_by("time_ns")
-    grown = {}
-    for name in COUNTERS:
-        values = sums.filter(pa.compute.equal(sums["name"], name))["value_sum"].to_pylist()
-        if not values or any(b < a for a, b in itertools.pairwise(values)):
-            return None
-        grown[name] = values[-1] - values[0]
-    return ServerTotals(
-        requests=grown[REQUESTS],
-        tokens=grown[TOKENS],
-        ttft_sum_s=grown[TTFT_SUM],
-        ttft_count=grown[TTFT_COUNT],
-    )
+            name = sample.name
+            if name.endswith("_created"):
+                continue
+            if name.endswith("_bucket") and (page.source, family.name) in still:
+                continue
+            if family.name in bare:
+                name = name.removesuffix("_total")
+            yield row(name, sample.labels, sample.value)

@@ -20,7 +20,7 @@ import numpy as np
 
 from kvswarm.analysis.counting import Tally
 from kvswarm.analysis.gates import SLO_NAME, gates_of
-from kvswarm.analysis.reconcile import contradictions
+from kvswarm.analysis.reconcile import server_section
 from kvswarm.analysis.rows import Flags, Floats, Rows, read_rows
 from kvswarm.analysis.table import TableReport
 from kvswarm.analysis.uncertainty import first_late_us, spread_gaps_us
@@ -100,7 +100,8 @@ def summarise(run: RunDir, table: TableReport | None = None) -> dict[str, Any]:
         if window is not None:
             _count_in_window(rows, totals, window)
     duration_s = _duration_s(totals, window)
-    evidence = _evidence(totals, info, profile, table, contradictions(run))
+    server = server_section(run, info)
+    evidence = _evidence(totals, info, profile, table, server.contradictions)
     verdict = judge(evidence, profile.verdict)
     summary = {
         "schema_version": SCHEMA_VERSION,
@@ -123,6 +124,7 @@ def summarise(run: RunDir, table: TableReport | None = None) -> dict[str, Any]:
         "effects": variants.effects(),
         "baseline": None,
         "tokens": {name: totals.tokens[name] for name in ("prompt", "completion", "reasoning")},
+        "server": server.section,
     }
     summary["gates"] = gates_of(summary, profile)
     return summary

@@ -33,6 +33,7 @@ from kvswarm.stream.target import TLS, Target
 from kvswarm.swarm.options import overrides_of
 from kvswarm.swarm.preflight import check_adapters, find_target
 from kvswarm.swarm.secrets import headers_of
+from kvswarm.telemetry.sources import sources_of
 from kvswarm.workload.workload import open_workload
 
 LOG_TAIL_LINES: Final = 15
@@ -75,8 +76,8 @@ def _check(request: RunRequest, profile: Profile) -> None:
     The workload is opened here, and again by each process that sends: reading a file of prompts
     twice costs less than half a minute of silence before the mistake in it is told.
     """
-    _target(request)
     tls = _tls(request)
+    sources_of(_target(request), request.values.get("metrics_url"), tls)
     if tls.ca_file is not None:
         tls.context()
     out = _out(request)

@@ -53,19 +53,25 @@ class Target:
 
     @classmethod
     def of(
-        cls, url: str, headers: Mapping[str, str] | None = None, tls: TLS | None = None
+        cls,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        tls: TLS | None = None,
+        *,
+        flag: str = "--url",
+        fix: str = "Give the server's root, such as http://127.0.0.1:8000, or its /v1 base.",
     ) -> Target:
-        """Read an http or https URL. Raises UsageError for anything else."""
+        """Read an http or https URL. Raises UsageError for anything else, which names `flag`."""
         try:
             parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
-            raise UsageError(f"--url {url!r}: {error}", fix=URL_FIX) from error
+            raise UsageError(f"{flag} {url!r}: {error}", fix=fix) from error
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise UsageError(f"--url {url!r}: not an http or https URL", fix=URL_FIX)
+            raise UsageError(f"{flag} {url!r}: not an http or https URL", fix=fix)
         if parts.query or parts.fragment or parts.username is not None:
             raise UsageError(
-                f"--url: that of {parts.hostname} must have no user, query or fragment",
+                f"{flag}: that of {parts.hostname} must have no user, query or fragment",
                 fix="Send credentials with --api-key-env or --header.",
             )
         secure = parts.scheme == "https"
@@ -108,9 +114,6 @@ class Target:
         kept = {name: value for name, value in lines.items() if name.lower() not in given}
         text = "".join(f"{name}: {value}\r\n" for name, value in {**kept, **self.headers}.items())
         return f"POST {self.base_path}{path} HTTP/1.1\r\n{text}".encode("latin-1")
-
-
-URL_FIX = "Give the server's root, such as http://127.0.0.1:8000, or its /v1 base."
 
 
 def check_header(name: str, value: str) -> None:

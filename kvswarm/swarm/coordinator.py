@@ -25,12 +25,12 @@ import msgspec
 import kvswarm
 from kvswarm.errors import KvswarmError
 from kvswarm.profiles.model import Profile
-from kvswarm.rundir import JournalWriter, RunDir, RunInfo, TargetInfo, WorkerInfo
-from kvswarm.stream.target import Target
+from kvswarm.rundir import JournalWriter, MetricsInfo, RunDir, RunInfo, TargetInfo, WorkerInfo
 from kvswarm.swarm.plan import Counts, Plan
 from kvswarm.swarm.progress import Progress
 from kvswarm.swarm.quota import Grants
 from kvswarm.swarm.server_pages import ServerPages
+from kvswarm.telemetry.sources import Source
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +55,8 @@ class RunStart:
     argv: list[str]
     workers: list[str]
     """Locust's ids of the workers, in the order of their shards."""
-    metrics: Target
-    """Where the server has its own metrics, if it has some, with the headers of the run."""
+    metrics: tuple[Source, ...]
+    """Who is asked for metrics, with the headers of the run where they may go."""
 
 
 @dataclass
@@ -111,6 +111,7 @@ class Coordinator:
         start.run.write_info(self.info)
         self._keeper: Any = None
         self._pages: ServerPages | None = None
+        self._page_notes: list[str] = []
         self._has_first_page = False
 
     def _new_info(self) -> RunInfo:
@@ -120,6 +121,7 @@ class Coordinator:
             profile=start.profile.to_dict(),
             seed=start.profile.seed,
             target=start.target,
+            metrics=[MetricsInfo(name=s.name, url=s.url, own=s.own) for s in start.metrics],
             argv=start.argv,
             locust_argv=["locust", *sys.argv[1:]],
             versions={
@@ -164,8 +166,8 @@ class Coordinator:
     def _await_first_page(self, pages: ServerPages) -> None:
         """What the server counted before the run is not this run's."""
         pages.wait()
-        if pages.note is not None:
-            self.info.notes.append(pages.note)
+        self._page_notes = pages.notes
+        self.info.notes += self._page_notes
         self._has_first_page = True
         self._start_load()
 
@@ -343,6 +345,8 @@ class Coordinator:
             self._keeper.kill()
         if self._pages is not None:
             self._pages.stop()
+            told = [note for note in self.info.notes if note not in self._page_notes]
+            self.info.notes = told + self._pages.notes
         self._close_files()
         self.progress.show([worker.counts for worker in self._workers.values()], last=True)
 

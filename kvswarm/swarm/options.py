@@ -20,7 +20,7 @@ class Option:
     """One option of a run. `kind` is int, float, str or bool (a flag).
 
     `in_web_ui`: whoever has Locust's web page may change it. Not so for what names secrets, files
-    of this machine, or how the target is trusted.
+    of this machine, other servers, or how the target is trusted.
     """
 
     name: str
@@ -66,6 +66,8 @@ OPTIONS: Final = (
            in_web_ui=False),
     Option(name="insecure", kind=bool, help="Do not verify the server's certificate.",
            in_web_ui=False),
+    Option(name="metrics-url", kind=str, metavar="[NAME=]URL,...", in_web_ui=False,
+           help="Metrics endpoints of replicas and GPUs, besides the server's own page."),
     Option(name="seed", kind=int, help="Seed of prompts and arrivals.", metavar="S"),
     Option(name="out", kind=str, help="The run directory itself; must be new or empty.",
            metavar="DIR", in_web_ui=False),

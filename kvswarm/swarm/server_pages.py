@@ -1,4 +1,4 @@
-"""The recorder of the server's metrics, as a child of the master or only process."""
+"""The recorder of the servers' metrics, as a child of the master or only process."""
 
 from __future__ import annotations
 
@@ -6,31 +6,26 @@ import contextlib
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import gevent
 import gevent.event
 
-from kvswarm.stream.target import TLS, Target
-from kvswarm.telemetry.recorder import READY
+from kvswarm.telemetry.sources import Source
 
 FIRST_PAGE_S: Final = 6.0
 LAST_PAGE_S: Final = 6.0
 
 
 class ServerPages:
-    """Records /metrics of a target from its making to `stop`."""
+    """Records the metrics of its sources from its making to `stop`."""
 
-    def __init__(self, target: Target, path: Path) -> None:
-        tls = target.tls or TLS()
-        asked = {
-            "url": target.url, "headers": dict(target.headers),
-            "ca_file": tls.ca_file, "insecure": tls.insecure,
-        }  # fmt: skip
-        self.note: str | None = None
-        """Why there are no pages."""
-        self._said = gevent.event.Event()
+    def __init__(self, sources: Sequence[Source], path: Path) -> None:
+        asked = json.dumps([source.to_message() for source in sources])
+        self._notes: dict[str, str | None] = {}
+        self._ready = gevent.event.Event()
         self._process: Any = subprocess.Popen(  # noqa: S603 - our own module, no shell
             [sys.executable, "-m", "kvswarm.telemetry.recorder", str(path)],
             stdin=subprocess.PIPE,
@@ -38,24 +33,34 @@ class ServerPages:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        gevent.spawn(self._talk, json.dumps(asked) + "\n")
+        self._talking = gevent.spawn(self._talk, asked + "\n")
 
     def _talk(self, asked: str) -> None:
         # Secrets go through the pipe: a command line is for everybody to read.
         with contextlib.suppress(OSError):
             self._process.stdin.write(asked)
             self._process.stdin.flush()
-            said = self._process.stdout.readline().strip()
-            if said != READY:
-                self.note = said or "no /metrics: its recorder ended"
-        self._said.set()
+            for line in self._process.stdout:
+                message = json.loads(line)
+                if "source" in message:
+                    self._notes[message["source"]] = message["note"]
+                else:
+                    self._ready.set()
+        if not self._ready.is_set():
+            self._notes[""] = "no metrics: their recorder ended before it began"
+            self._ready.set()
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know of the sources, as far as it is known."""
+        return [note for note in self._notes.values() if note is not None]
 
     def wait(self) -> None:
-        """Wait until the first page is there, or there will be none."""
-        self._said.wait(FIRST_PAGE_S)
+        """Wait until each source has been asked, or is too slow to be waited for."""
+        self._ready.wait(FIRST_PAGE_S)
 
     def stop(self) -> None:
-        """Have the last page recorded."""
+        """Have the last pages recorded."""
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         try:
@@ -63,4 +68,5 @@ class ServerPages:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._talking.join(LAST_PAGE_S)
         self._process.stdout.close()

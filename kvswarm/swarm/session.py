@@ -40,6 +40,7 @@ from kvswarm.swarm.preflight import check_adapters, find_target
 from kvswarm.swarm.progress import ARGV_ENV, PROGRESS_FD_ENV, SIMULATOR_ENV
 from kvswarm.swarm.secrets import headers_of
 from kvswarm.swarm.statistics import write_csv
+from kvswarm.telemetry.sources import sources_of
 
 logger = logging.getLogger(__name__)
 
@@ -199,7 +200,7 @@ class Session:
         tls = TLS(ca_file=values["ca_file"], insecure=bool(values["insecure"]))
         headers = headers_of(values["api_key_env"])
         target = self._target(Target.of(self._host(), headers, tls), profile, values["model"])
-        metrics = Target.of(target.base_url, headers, tls)
+        own = Target.of(target.base_url, headers, tls)
         self._runs += 1
         out = Path(values["out"]) if values["out"] and self._runs == 1 else None
         workers = ["local"]
@@ -214,7 +215,7 @@ class Session:
             insecure=bool(values["insecure"]),
             argv=shlex.split(os.environ.get(ARGV_ENV, "")),
             workers=workers,
-            metrics=metrics,
+            metrics=sources_of(own, values["metrics_url"], tls),
         )
 
     def _host(self) -> str:

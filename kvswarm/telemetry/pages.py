@@ -1,8 +1,8 @@
-"""The file of pages: what /metrics said, each time it was asked, as it came.
+"""The file of pages: what metrics endpoints said, each time they were asked, as it came.
 
-In:  moments and texts.  Out: the same. Parsing is for later: it would cost more than all the rest.
-A page is a head (moment in ns, length) and the text, compressed; a file that was cut off is read up
-to there.
+In:  `Page`s.  Out: the same. Parsing is for later: it would cost more than all the rest.
+A page is a head (moments in ns, lengths), the name of its source and the text, compressed; a file
+that was cut off is read up to there.
 """
 
 from __future__ import annotations
@@ -10,26 +10,44 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-HEAD: Final = struct.Struct("<qI")
+HEAD: Final = struct.Struct("<qqHI")
 
 
-def append_page(file: BinaryIO, time_ns: int, text: bytes) -> None:
-    """Write one page and hand it to the kernel. Raises OSError."""
-    packed = zlib.compress(text, 1)
-    file.write(HEAD.pack(time_ns, len(packed)) + packed)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One answer of one source. Moments are ns of CLOCK_REALTIME."""
+
+    source: str
+    """Its name, which tables call the replica."""
+    asked_ns: int
+    """When it was asked: the text is no older than this."""
+    time_ns: int
+    """When the answer had been read whole: the text is no newer than this."""
+    text: bytes
+
+
+def append_page(file: BinaryIO, page: Page) -> None:
+    """Write one page and hand it to the kernel. Raises OSError; half a page ends the file."""
+    name, packed = page.source.encode(), zlib.compress(page.text, 1)
+    head = HEAD.pack(page.asked_ns, page.time_ns, len(name), len(packed))
+    left = memoryview(head + name + packed)
+    while left:
+        left = left[file.write(left) :]
     file.flush()
 
 
-def read_pages(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Give moment and text of each page that is whole. Raises OSError."""
+def read_pages(path: Path) -> Iterator[Page]:
+    """Give each page that is whole, in the order of their writing. Raises OSError."""
     with path.open("rb") as file:
         while len(head := file.read(HEAD.size)) == HEAD.size:
-            time_ns, length = HEAD.unpack(head)
-            packed = file.read(length)
+            asked_ns, time_ns, name_bytes, packed_bytes = HEAD.unpack(head)
             try:
-                yield time_ns, zlib.decompress(packed)
-            except zlib.error:  # cut short, or damaged: what follows cannot be told apart
-                return
+                source = file.read(name_bytes).decode()
+                text = zlib.decompress(file.read(packed_bytes))
+            except (zlib.error, UnicodeDecodeError):
+                return  # cut short, or damaged: what follows cannot be told apart
+            yield Page(source=source, asked_ns=asked_ns, time_ns=time_ns, text=text)

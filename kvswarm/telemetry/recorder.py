@@ -1,85 +1,204 @@
-"""Ask a server for its metrics once a second, in a process of its own.
+"""Ask servers for their metrics once a second, in a process of its own.
 
 Use: python -m kvswarm.telemetry.recorder FILE
-In:  on standard input one line of JSON (`url`, `headers`, `ca_file`, `insecure`), and then nothing,
-     until its end says that the run is over. So it ends when the process that measures does.
-Out: FILE (`pages.py`); on standard output `ready` after the first page, or why there will be none.
+In:  on standard input one line of JSON, a list of `Source.to_message`s, and then nothing, until
+     its end says that the run is over. So it ends when the process that measures does.
+Out: FILE (`pages.py`); on standard output one JSON object a line: `{"source": name, "note": text}`
+     for a source without metrics, `{"ready": true}` once each has answered or was waited for long
+     enough, and at the end the note on each source, null where there is nothing to say of it.
 
-The process that measures has no time for this: a page of vLLM is 60 kB.
+The process that measures has no time for this: a page of vLLM is 60 kB. Each source has a thread
+of its own, so that one that is slow, or never answers, delays no other.
 """
 
 from __future__ import annotations
 
 import http.client
 import json
-import select
+import re
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, BinaryIO, Final
 
 from kvswarm.errors import UsageError
-from kvswarm.stream.target import TLS, Target
-from kvswarm.telemetry.pages import append_page
+from kvswarm.stream.target import Target
+from kvswarm.telemetry.pages import Page, append_page
+from kvswarm.telemetry.sources import Source
 
 INTERVAL_S: Final = 1.0
 PAGES_PER_INTERVAL: Final = 600
 """After so many pages the interval doubles: a day's run must not fill the disk."""
 TIMEOUT_S: Final = 5.0
 MAX_PAGE_BYTES: Final = 16 << 20
+PIECE_BYTES: Final = 1 << 16
 OK: Final = 200
-READY: Final = "ready"
-API_PATHS: Final = ("/openai/v1", "/v1")
+SERVER_ERROR: Final = 500
+SAMPLE: Final = rb"[A-Za-z_:][\w:]*(?:\{[^\n]*\})?[ \t]+[-+]?(?:[0-9]|NaN|Inf)"
+PROMETHEUS: Final = re.compile(rb"\s*(?:#[^\n]*\n\s*)*" + SAMPLE)
+"""What a page of metrics begins with: comments, then a sample. JSON and HTML do not."""
 
 
-def metrics_path(base_path: str) -> str:
-    """Where a server whose API hangs on this path has its metrics."""
-    for path in API_PATHS:
-        if base_path.endswith(path):
-            return base_path.removesuffix(path) + "/metrics"
-    return base_path + "/metrics"
+class NoMetricsError(Exception):
+    """The source answers, but not with metrics: there is no sense in asking it again."""
 
 
-def fetch(target: Target) -> bytes:
-    """Give the text of /metrics. Raises OSError or HTTPException where there is none."""
+def fetch(target: Target, path: str) -> bytes:
+    """Give a page of metrics.
+
+    Raises OSError or HTTPException where none came this time, NoMetricsError where none will.
+    """
+    give_up_s = time.monotonic() + TIMEOUT_S
     connection = target.connection(TIMEOUT_S)
     try:
         headers = {**target.headers, "Accept": "text/plain"}
-        connection.request("GET", metrics_path(target.base_path), headers=headers)
+        connection.request("GET", path, headers=headers)
         response = connection.getresponse()
-        text = response.read(MAX_PAGE_BYTES)
+        pieces = []
+        while piece := response.read1(PIECE_BYTES):
+            pieces.append(piece)
+            if time.monotonic() > give_up_s or sum(map(len, pieces)) > MAX_PAGE_BYTES:
+                raise TimeoutError(f"no whole page in {TIMEOUT_S:g} s")
     finally:
         connection.close()
-    if response.status != OK:
+    if response.status >= SERVER_ERROR:
         raise http.client.HTTPException(f"status {response.status}")
+    if response.status != OK:
+        raise NoMetricsError(f"status {response.status}")
+    text = b"".join(pieces)
+    if not PROMETHEUS.match(text):
+        kind = response.headers.get_content_type()
+        raise NoMetricsError(f"{kind}, which is not Prometheus's text format")
     return text
 
 
-def record(target: Target, path: Path) -> None:
-    """Record until standard input ends, and once more then."""
-    with path.open("xb") as file:
-        append_page(file, time.time_ns(), fetch(target))
-        print(READY, flush=True)  # noqa: T201 - for the process that started this one
-        pages, over = 1, False
-        while not over:
-            interval_s = INTERVAL_S * 2 ** (pages // PAGES_PER_INTERVAL)
-            over = bool(select.select([sys.stdin], [], [], interval_s)[0])
+class PageFile:
+    """The file of pages, for many threads. A disk that is full ends it, and nothing else."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        self.error: OSError | None = None
+        self.pages = 0
+
+    def append(self, page: Page) -> None:
+        """Write a page, unless an earlier one could not be written."""
+        with self._lock:
+            if self.error is not None:
+                return
             try:
-                append_page(file, time.time_ns(), fetch(target))
-                pages += 1
-            except (OSError, http.client.HTTPException):
-                continue  # a server under load may miss one; the next tells as much
+                append_page(self._file, page)
+                self.pages += 1
+            except OSError as error:
+                self.error = error
+
+
+class Asking(threading.Thread):
+    """Asks one source until the run is over, and once more then."""
+
+    def __init__(self, source: Source, file: PageFile, over: threading.Event) -> None:
+        super().__init__(daemon=True)  # one that hangs must not keep the process
+        self.source = source
+        self._file, self._over = file, over
+        self._paths = list(source.paths)
+        self._asked = self._answered = 0
+        self._last_error: Exception | None = None
+        self.settled = threading.Event()
+        """It has answered, or it is known that it did not."""
+
+    def run(self) -> None:
+        """See the class."""
+        try:
+            self._ask()
+            self.settled.set()
+            while not self._over.is_set():
+                self._over.wait(INTERVAL_S * 2 ** (self._answered // PAGES_PER_INTERVAL))
+                self._ask()
+        except NoMetricsError:
+            self.settled.set()
+
+    def _ask(self) -> None:
+        """Ask once; the first path that has metrics stays the only one. Raises NoMetricsError."""
+        self._asked += 1
+        first_error: Exception | None = None
+        for path in self._paths:
+            asked_ns = time.time_ns()
+            try:
+                text = fetch(self.source.target, path)
+            except NoMetricsError as error:
+                first_error = first_error or error  # that of the usual path says most
+            except (OSError, http.client.HTTPException, ValueError, UsageError) as error:
+                self._last_error = error
+                return
+            else:
+                self._paths = [path]
+                self._answered += 1
+                name, time_ns = self.source.name, time.time_ns()
+                page = Page(source=name, asked_ns=asked_ns, time_ns=time_ns, text=text)
+                self._file.append(page)
+                return
+        self._last_error = first_error
+        raise NoMetricsError
+
+    def note(self) -> str | None:
+        """What a reader of the figures must know of this source, if anything."""
+        place = f"{self.source.name} ({self.source.url})"
+        error = str(self._last_error or "") or "no answer in time"
+        if not self._answered:
+            return f"no metrics of {place}: {error}"
+        missing = self._asked - self._answered
+        if missing:
+            return f"metrics of {place}: {missing} of {self._asked} pages missing, last: {error}"
+        return None
+
+    @property
+    def silent(self) -> bool:
+        """Whether there is no page of it yet."""
+        return not self._answered
+
+
+def record(sources: list[Source], path: Path) -> None:
+    """Record until standard input ends, and once more then."""
+    over = threading.Event()
+    with path.open("xb", buffering=0) as raw:
+        file = PageFile(raw)
+        threads = [Asking(source, file, over) for source in sources]
+        for thread in threads:
+            thread.start()
+        _wait(thread.settled.wait for thread in threads)
+        for thread in threads:
+            if thread.silent:
+                _say({"source": thread.source.name, "note": thread.note()})
+        _say({"ready": True})
+        sys.stdin.read()
+        over.set()
+        _wait(thread.join for thread in threads)
+        for thread in threads:
+            _say({"source": thread.source.name, "note": thread.note()})
+        if file.error is not None:
+            note = f"metrics are recorded in part: {path.name}: {file.error.strerror}"
+            _say({"source": path.name, "note": note})
+    if not file.pages:
+        path.unlink(missing_ok=True)
+
+
+def _wait(waits: Iterable[Callable[[float], object]]) -> None:
+    """Wait for all, no longer than one page may take."""
+    give_up_s = time.monotonic() + TIMEOUT_S
+    for wait in waits:
+        wait(max(0.0, give_up_s - time.monotonic()))
+
+
+def _say(message: dict[str, Any]) -> None:
+    print(json.dumps(message), flush=True)  # noqa: T201 - for the process that started this one
 
 
 def main() -> None:
     """Read what to ask, and ask."""
     asked = json.loads(sys.stdin.readline())
-    try:
-        tls = TLS(ca_file=asked["ca_file"], insecure=asked["insecure"])
-        record(Target.of(asked["url"], asked["headers"], tls), Path(sys.argv[1]))
-    except (OSError, http.client.HTTPException, UsageError) as error:
-        Path(sys.argv[1]).unlink(missing_ok=True)
-        print(f"no /metrics: {error}", flush=True)  # noqa: T201 - see above
+    record([Source.from_message(message) for message in asked], Path(sys.argv[1]))
 
 
 if __name__ == "__main__":

@@ -11,16 +11,16 @@ import pytest
 
 from kvswarm.analysis.finish import finish
 from kvswarm.rundir import RunDir
-from kvswarm.telemetry.pages import append_page
 
 sys.path.insert(0, str(Path(__file__).parent))
-from rundirs import START_NS, failed, good, run_info, write_run
+from rundirs import START_NS, S, failed, good
+from serverpages import OWN, run_with_pages
 
 COUNT, TOKENS, TTFT_S = 200, 4, 0.1
 ROWS = [good(i, at_ms=i * 140) for i in range(COUNT)]
 
 
-def page(requests: float, tokens: float, ttft_sum_s: float, ttft_count: float) -> bytes:
+def page(requests: float, tokens: float, ttft_sum_s: float, ttft_count: float) -> str:
     """What vLLM says, of two engines whose counters belong together."""
     return f"""\
 # TYPE vllm:num_requests_running gauge
@@ -34,20 +34,19 @@ vllm:generation_tokens_total{{engine="0"}} {tokens}
 vllm:time_to_first_token_seconds_bucket{{engine="0",le="+Inf"}} {ttft_count}
 vllm:time_to_first_token_seconds_sum{{engine="0"}} {ttft_sum_s}
 vllm:time_to_first_token_seconds_count{{engine="0"}} {ttft_count}
-""".encode()
+"""
 
 
 BEFORE = (50.0, 1000.0, 9.0, 50.0)
 TRUE = (50.0 + COUNT, 1000.0 + COUNT * TOKENS, 9.0 + COUNT * TTFT_S, 50.0 + COUNT)
 
 
-def with_pages(path: Path, *pages: bytes, rows: Any = ROWS) -> RunDir:
-    """A run whose server was asked so often."""
-    run = write_run(path, [rows], run_info())
-    with run.server_pages.open("wb") as file:
-        for second, text in enumerate(pages):
-            append_page(file, START_NS + second * 1_000_000_000, text)
-    return run
+def with_pages(path: Path, *pages: str, rows: Any = ROWS) -> RunDir:
+    """A run whose server was asked so often: before the load, amid it, and after it at last."""
+    moments = [-1.0, *(10.0 * n for n in range(1, len(pages) - 1)), 60.0]
+    return run_with_pages(
+        path, rows, [(OWN, at_s, p) for at_s, p in zip(moments, pages, strict=False)]
+    )
 
 
 def verdict(run: RunDir) -> tuple[str, str]:
@@ -61,18 +60,49 @@ def test_the_table_has_a_row_for_every_sample(tmp_path: Path) -> None:
     run = with_pages(tmp_path, page(*BEFORE), page(*TRUE))
     finish(run.path)
     rows = pq.read_table(run.server).to_pylist()
-    assert len(rows) == 2 * 7
+    assert len(rows) == 2 * (1 + 7)
     assert not run.server_pages.exists()
-    assert rows[0] == {
-        "time_ns": START_NS, "replica": "", "name": "vllm:num_requests_running",
-        "labels": '{"engine": "0"}', "value": 3.0,
+    first = {"time_ns": START_NS - S, "replica": OWN}
+    assert rows[0] == {**first, "name": "scrape_duration_seconds", "labels": "{}", "value": 0.003}
+    assert rows[1] == {
+        **first, "name": "vllm:num_requests_running", "labels": '{"engine": "0"}', "value": 3.0,
     }  # fmt: skip
     assert finish(run.path)["verdict"]["status"] == "valid"
 
 
-@pytest.mark.parametrize("pages", [(), (b"{}",), (b"<html>",), (page(*BEFORE),)])
+SMALLER = """\
+# TYPE still histogram
+still_bucket{le="1"} 5
+still_bucket{le="+Inf"} 7
+still_sum 9
+still_count 7
+# TYPE grows histogram
+grows_bucket{le="1"} 5
+grows_bucket{le="+Inf"} %d
+grows_sum 9
+grows_count %d
+# TYPE with_total_total counter
+with_total_total 3
+# TYPE with_total_created gauge
+with_total_created 1.7e9
+# TYPE bare counter
+bare 4
+"""
+
+
+def test_what_never_changes_or_says_only_when_it_began_is_not_kept(tmp_path: Path) -> None:
+    """Two thirds of a page of vLLM are buckets, and most of them count nothing in a run."""
+    run = with_pages(tmp_path, SMALLER % (7, 7), SMALLER % (8, 8))
+    finish(run.path)
+    names = [row["name"] for row in pq.read_table(run.server).to_pylist()]
+    once = ["scrape_duration_seconds", "still_sum", "still_count", "grows_bucket", "grows_bucket",
+            "grows_sum", "grows_count", "with_total_total", "bare"]  # fmt: skip
+    assert names == once * 2
+
+
+@pytest.mark.parametrize("pages", [(), ("{}",), ("<html>",), (page(*BEFORE),)])
 def test_a_server_that_tells_nothing_contradicts_nothing(
-    pages: tuple[bytes, ...], tmp_path: Path
+    pages: tuple[str, ...], tmp_path: Path
 ) -> None:
     """No page, no Prometheus, or nothing from after the run."""
     assert verdict(with_pages(tmp_path, *pages)) == ("valid", "")
