@@ -12,16 +12,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from kvswarm.errors import ProfileError
 from kvswarm.serving.speculation import Speculation
 from kvswarm.serving.tables import table
-
-NGRAM: Final = (
-    "Use ngram, which needs no draft: "
-    "speculative: {method: ngram, num_speculative_tokens: 4, prompt_lookup_max: 4}"
-)
 
 
 def choose_draft(
@@ -36,32 +31,33 @@ def choose_draft(
     """
     entry = _family(model)
     if entry is None:
-        raise ProfileError(
-            f"speculative is auto, and no draft is known for {model!r}", fix=f"{NGRAM}."
-        )
+        raise _refused(f"no draft is known for {model!r}")
     if entry["method"] is None:
-        raise ProfileError(
-            f"speculative is auto, and {model!r} has no draft: {entry['reason']}", fix=f"{NGRAM}."
-        )
+        raise _refused(f"{model!r} has no draft: {entry['reason']}")
     if entry["method"] == "mtp":
         return _own_layers(model, config, entry)
     target_size = _vocab_size(config, entry["target_vocab_size"])
     draft_size = _vocab_size(draft_config, entry["draft_vocab_size"])
     if target_size != draft_size:
-        instead = entry.get("instead")
-        other = (
-            f", or give draft_model with {instead}, whose vocabulary is as large" if instead else ""
-        )
-        raise ProfileError(
-            f"speculative is auto, and {entry['draft']}, the draft for {model!r}, does not fit: "
-            f"vocab_size is {draft_size} there and {target_size} in the model, and vLLM wants them equal",
-            fix=f"{NGRAM}{other}.",
+        others = ["from vLLM 0.25 on, give draft_model with use_heterogeneous_vocab: true"]
+        if "instead" in entry:
+            others.append(f"give draft_model with {entry['instead']}, whose vocabulary is as large")
+        raise _refused(
+            f"{entry['draft']}, the draft for {model!r}, does not fit: vocab_size is {draft_size} "
+            f"there and {target_size} in the model, and vLLM wants them equal",
+            *others,
         )
     return Speculation(
         method=entry["method"],
         model=entry["draft"],
         num_speculative_tokens=entry["num_speculative_tokens"],
     )
+
+
+def _refused(reason: str, *others: str) -> ProfileError:
+    ngram = "{method: ngram, num_speculative_tokens: 4, prompt_lookup_max: 4}"
+    ways = [f"Use ngram, which needs no draft: speculative: {ngram}", *others]
+    return ProfileError(f"speculative is auto, and {reason}", fix=f"{'; or '.join(ways)}.")
 
 
 def families() -> list[dict[str, Any]]:
@@ -81,10 +77,9 @@ def _own_layers(
     """Speculate with the checkpoint's own layers, unless its config.json says it has none."""
     layers = (config or {}).get("num_nextn_predict_layers")
     if layers == 0:
-        raise ProfileError(
-            f"speculative is auto, and the config.json of {model!r} has num_nextn_predict_layers 0: "
-            "this checkpoint came without them",
-            fix=f"{NGRAM}.",
+        raise _refused(
+            f"the config.json of {model!r} has num_nextn_predict_layers 0: this checkpoint came "
+            "without the layers that draft"
         )
     return Speculation(method="mtp", num_speculative_tokens=entry["num_speculative_tokens"])
 

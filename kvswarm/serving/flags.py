@@ -116,7 +116,8 @@ def _write(key: str, value: Any, given: Mapping[str, Any], page: _Page) -> None:
         page.problems.append(Problem(key, wrong, "Change it, or leave it out."))
         return
     other = entry.get("excludes")
-    if other in given and list(given).index(other) < list(given).index(key):
+    order = list(given)
+    if other is not None and other in given and order.index(other) < order.index(key):
         page.problems.append(Problem(key, f"says the same as {other}", "Keep one of them."))
         return
     form = next((form for form in entry.get("forms", [{}]) if page.version in span_of(form)), None)
@@ -129,7 +130,7 @@ def _write(key: str, value: Any, given: Mapping[str, Any], page: _Page) -> None:
             return
     if "choices" in entry and not _is_choice(key, value, page):
         return
-    if "as" in form:
+    if "as" in form and spelled(form["as"]) != key:
         page.notes.append(f"{key} is {form['as']} in vLLM {page.version}.")
     _WRITERS[form.get("write", "flag")](key, value, form, page)
 
@@ -186,7 +187,8 @@ def _is_choice(key: str, value: Any, page: _Page) -> bool:
         spans = " or ".join(str(span_of(choice)) for choice in same)
         what = f"is {seen(value)}, which vLLM {page.version} does not take; versions {spans} do"
     else:
-        what = f"is {seen(value)}, which vLLM {page.version} does not take.{nearest(value, map(str, taken))}"
+        hint = nearest(value, map(str, taken))
+        what = f"is {seen(value)}, which vLLM {page.version} does not take.{hint}"
     fix = f"It takes {', '.join(map(str, taken))}."
     page.problems.append(Problem(key, what, fix))
     return False

@@ -42,6 +42,8 @@ class Quantization:
     """Least compute capability at which it runs at all, with arithmetic in 16 bits."""
     native_from: tuple[int, int] | None
     """Least compute capability with arithmetic in these bits; None: never."""
+    flags: tuple[str, ...]
+    """Every value of `--quantization` that means it, in vLLM of any age."""
     checkpoints: tuple[str, ...]
     """`quant_method` in the config.json of such a checkpoint."""
     source: str
@@ -61,6 +63,7 @@ def methods() -> dict[str, Quantization]:
             layout=entry["layout"],
             weight_only_from=_capability(entry["weight_only"]),
             native_from=None if entry["native"] is None else _capability(entry["native"]),
+            flags=tuple(entry["flags"]),
             checkpoints=tuple(entry["checkpoints"]),
             source=entry["source"],
         )
@@ -187,7 +190,7 @@ def _known_kind(config: Mapping[str, Any]) -> str:
     if kind not in DENSE | EXPERTS:
         raise ProfileError(
             f"config.json: model_type is {kind!r}, whose parameters kvswarm cannot count",
-            fix=f"It counts {', '.join(sorted(DENSE | EXPERTS))}; take the count from the model's page.",
+            fix=f"It counts {', '.join(sorted(DENSE | EXPERTS))}; for others see the model's page.",
         )
     return str(kind)
 

@@ -63,7 +63,7 @@ class Speculation:
     """Further members of vLLM's SpeculativeConfig, by their names there."""
 
     def config(self, version: str | None = None) -> dict[str, Any]:
-        """Give the contents of `--speculative-config`, in the words of `version` (None: today's)."""
+        """Give the contents of `--speculative-config` for a version (None: today's)."""
         method = self.method
         if version is not None:
             for entry in _methods()[method].get("names", ()):
@@ -221,7 +221,7 @@ def _wrong_combinations(method: str, given: _Given) -> Iterator[Problem]:
 def speculation_flags(
     speculation: Speculation, version: Version, problems: list[Problem], notes: list[str]
 ) -> tuple[str, ...]:
-    """Write the flags of one version; what it cannot do goes to `problems`, what it lacks to `notes`."""
+    """Write one version's flags; what it cannot do goes to `problems`, the rest to `notes`."""
     rules = table("vllm_keys")["speculation"]
     if version < vllm_version(rules["flags_since"]):
         notes.append(
