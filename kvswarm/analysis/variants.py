@@ -64,6 +64,7 @@ class Variants:
     def __init__(self, profile: Profile) -> None:
         parts = [part.profile for part in profile.mix] or [profile]
         self._adapters = {part.name: frozenset(part.adapters) for part in parts}
+        self._with_prefixes = {p.name for p in parts if p.prompt.shared_prefix_tokens}
         self._mixed = bool(profile.mix)
         self._totals: dict[Key, VariantTotals] = {}
         self._scores: Counter[str] = Counter()
@@ -172,11 +173,15 @@ class Variants:
 
     def _of_prefix_hits(self) -> list[dict[str, Any]]:
         """TTFT of requests with cached prompt tokens against those without, as usage tells."""
-        everything = list(self._totals.values())
-        if not everything:
+        shared = [
+            totals
+            for (scenario, _), totals in self._totals.items()
+            if scenario in self._with_prefixes
+        ]
+        if not shared:
             return []
-        tokens = np.concatenate([totals.value("cached_tokens") for totals in everything])
-        ttft_ms = np.concatenate([totals.value("ttft_ms") for totals in everything])
+        tokens = np.concatenate([totals.value("cached_tokens") for totals in shared])
+        ttft_ms = np.concatenate([totals.value("ttft_ms") for totals in shared])
         effect = unpaired_effect(ttft_ms[tokens > 0], ttft_ms[tokens == 0])
         return [_entry("", "prefix hit", "prefix miss", "ttft_ms", effect)] if effect else []
 
