@@ -200,6 +200,14 @@ def test_quantization_is_as_certain_as_its_evidence(
     assert one({"quantization": claimed}, evidence).status == status
 
 
+def test_a_method_by_its_older_name_is_the_same() -> None:
+    """vLLM called mtp deepseek_mtp before 0.11."""
+    flags = ("--speculative-config", '{"method":"deepseek_mtp","num_speculative_tokens":1}')
+    evidence = ServerEvidence(metric_names=METRIC_NAMES, deployment_flags=flags)
+    claimed = {"speculative": {"method": "mtp", "num_speculative_tokens": 1}}
+    assert one(claimed, evidence).status == "confirmed"
+
+
 def test_an_adapters_own_name_says_nothing_of_the_model_below_it() -> None:
     """Its root is the adapter's directory."""
     card = {"id": "french", "root": "/adapters/french-awq", "parent": "base-fp8"}
@@ -219,7 +227,7 @@ def test_an_adapters_own_name_says_nothing_of_the_model_below_it() -> None:
     ],
 )
 def test_no_window_shown_is_no_window_off(
-    claimed: bool, label: str, flags: tuple[str, ...] | None, status: str
+    *, claimed: bool, label: str, flags: tuple[str, ...] | None, status: str
 ) -> None:
     """vLLM shows None too where only some layers have a window."""
     evidence = ServerEvidence(cache_config={"sliding_window": label}, deployment_flags=flags)
@@ -254,6 +262,22 @@ def test_an_unknown_capacity_is_none(labels: dict[str, str]) -> None:
     """And never 0."""
     capacity = kv_cache_capacity(labels, 2048)
     assert (capacity.tokens, capacity.max_concurrency) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "hints"),
+    [
+        ("org/Model-AWQ-INT4", {"awq", "int4"}),
+        ("org/model.w4a16", {"w4a16"}),
+        ("unsloth/model-bnb-4-bit", {"bnb", "4bit"}),
+        ("org/Hawq-7B", set()),
+        ("org/awqful", set()),
+        ("org/fp80", set()),
+    ],
+)
+def test_hints_stand_by_themselves(name: str, hints: set[str]) -> None:
+    """Whatever separates them."""
+    assert hints_in(name) == hints
 
 
 @given(st.text(alphabet="abcdefgintwfp48-_/.", max_size=40))

@@ -165,6 +165,14 @@ def test_ngram_is_valid_exactly_where_min_is_at_most_max(
             ],
         ),
         (
+            NGRAM | {"prompt_lookup_min": 2},
+            "0.8.1",
+            [
+                "--speculative-model", "[ngram]", "--num-speculative-tokens", "4",
+                "--ngram-prompt-lookup-max", "2", "--ngram-prompt-lookup-min", "2",
+            ],
+        ),
+        (
             {"model": "m", "num_speculative_tokens": 2, "draft_tensor_parallel_size": 1},
             "0.6.3",
             [
