@@ -84,7 +84,7 @@ def method_rows() -> list[str]:
     entries = table("vllm_keys")["speculation"]["methods"]
     assert list(entries) == list(METHODS)
     return [
-        f"| `{name}` | {' and '.join(str(span_of(span)) for span in entry['spans'])} |"
+        f"| `{name}` | {', and '.join(str(span_of(span)) for span in entry['spans'])} |"
         for name, entry in entries.items()
     ]
 

@@ -166,7 +166,7 @@ def test_fp8_has_a_condition_since_it_quantizes_no_more() -> None:
         ({"kv_cache_dtype": "nvfp4"}, "0.15.0", "versions from 0.20.0 do"),
         ({"quantization": "fp8"}, "0.4.0", "versions from 0.4.1 do"),
         ({"quantization": "awqq"}, "0.32.0", "Did you mean 'awq'?"),
-        ({"quantization": "bitsandbytes"}, "0.4.3", "versions from 0.5.0 and before 0.28.0 do"),
+        ({"quantization": "bitsandbytes"}, "0.4.3", "versions from 0.5.0 to before 0.28.0 do"),
         ({"hf_overrides": {}}, "0.32.0", "must be a map, not an empty one"),
         ({"attention_backend": "flashinfer"}, "0.32.0", "Did you mean 'FLASHINFER'?"),
         ({"max_lora_rank": 24}, "0.32.0", "which vLLM 0.32.0 does not take"),

@@ -271,7 +271,7 @@ def test_a_known_family_has_a_draft(model: str, chosen: Speculation) -> None:
         ("Qwen/Qwen2.5-Coder-32B-Instruct-AWQ", "vocab_size is 151936 there and 152064"),
         ("deepseek-ai/DeepSeek-R1-Distill-Qwen-14B", "151936 there and 152064"),
         ("google/gemma-3-27b-it", "262144 there and 262208"),
-        ("mistralai/Mistral-7B-Instruct-v0.3", "publishes no smaller model"),
+        ("mistralai/Mistral-7B-Instruct-v0.3", "knows no smaller one with an equal vocabulary"),
         ("meta-llama/Llama-3.2-1B-Instruct", "the smallest of its family"),
         ("/mnt/models", "no draft is known for '/mnt/models'"),
     ],
