@@ -19,7 +19,7 @@ from kvswarm.serving.checkpoints import fit, hints_in
 from kvswarm.serving.flags import known_keys, spelled
 from kvswarm.serving.problems import Problem, raise_problems
 from kvswarm.serving.quantization import methods, names
-from kvswarm.serving.speculation import AUTO, SPECULATION_KEYS, speculation_of
+from kvswarm.serving.speculation import ALSO, AUTO, SPECULATION_KEYS, speculation_of
 from kvswarm.serving.values import wrong_value
 from kvswarm.serving.versions import Version, vllm_version
 
@@ -265,7 +265,7 @@ def _quantization(key: str, value: Any, evidence: ServerEvidence) -> Iterator[Cl
         return
     # An adapter's root is the adapter; its parent is the served name of the model below it.
     card = evidence.model_card
-    root = None if card.get("parent") else card.get("root")
+    root = "" if card.get("parent") else card.get("root")
     yield _by_name(
         key, claimed, name, str(root or ""), str(card.get("parent") or card.get("id") or "")
     )
@@ -298,7 +298,7 @@ def _deployed_method(evidence: ServerEvidence) -> str | None:
     except ValueError:
         return None
     method = contents.get("method") if isinstance(contents, dict) else None
-    return None if method is None else str(method)
+    return None if method is None else ALSO.get(str(method), str(method))
 
 
 def _flag_value(evidence: ServerEvidence, flag: str) -> str | None:

@@ -22,6 +22,8 @@ from kvswarm.serving.versions import Span, Version, span_of, vllm_version
 METHODS: Final = ("draft_model", "ngram", "eagle", "eagle3", "mtp")
 NEED_A_MODEL: Final = frozenset({"draft_model", "eagle", "eagle3"})
 ALSO: Final = {"[ngram]": "ngram", "deepseek_mtp": "mtp"}
+"""Other names of methods."""
+
 NGRAM_MODELS: Final = ("ngram", "[ngram]")
 """What stood for a model where there was no method yet."""
 

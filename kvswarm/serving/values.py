@@ -31,7 +31,7 @@ KINDS: Final[Mapping[str, tuple[str, Callable[[object], bool]]]] = {
     "number": ("a number", _is_number),
     "text": ("a text", _is_text),
     "quantization": ("a text", _is_text),
-    "map": ("a map", lambda value: isinstance(value, Mapping) and bool(value)),
+    "map": ("a map, not an empty one", lambda value: isinstance(value, Mapping) and bool(value)),
 }
 
 

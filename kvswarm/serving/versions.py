@@ -69,7 +69,7 @@ class Span:
     def __str__(self) -> str:
         since = f"from {self.since}" if self.since else ""
         until = f"before {self.until}" if self.until else ""
-        return " and ".join(part for part in (since, until) if part) or "all"
+        return " to ".join(part for part in (since, until) if part) or "all"
 
 
 def span_of(entry: dict[str, Any]) -> Span:
