@@ -171,16 +171,22 @@ def test_a_format_is_what_its_own_parser_reads(name: str) -> None:
 
 
 def test_recursion_ends_however_wide_it_is() -> None:
-    """Three children each, required in one branch: without a bound it would grow for ever."""
+    """Six children each, required in one branch: without a bound it would grow for ever."""
     node = {"$ref": "#/$defs/node"}
     schema = {
         "$defs": {"node": {"anyOf": [
-            {"type": "array", "items": node, "minItems": 3, "maxItems": 3}, {"type": "integer"},
+            {"type": "array", "items": node, "minItems": 6, "maxItems": 6}, {"type": "integer"},
         ]}},
         "$ref": "#/$defs/node",
     }  # fmt: skip
     assert {type(value) for value in drawn(schema)} == {list, int}
-    assert max(len(json.dumps(value)) for value in drawn(schema)) < 10_000
+    assert max(len(json.dumps(value)) for value in drawn(schema)) < 50_000
+
+
+def test_a_choice_of_itself_leads_to_what_ends() -> None:
+    """One way out, and three hundred back to the start."""
+    schema = {"anyOf": [{"type": "integer"}, *[{"$ref": "#"}] * 300]}
+    assert {type(value) for value in drawn(schema)} == {int}
 
 
 def test_one_of_several_branches_is_met_by_exactly_one() -> None:
@@ -202,11 +208,15 @@ def test_parts_of_all_of_are_met_together() -> None:
     values = drawn(schema)
     assert {value["n"] for value in values} == {3, 4, 5}
     assert not any("y" in value for value in values)
+    narrow = {"type": "integer", "minimum": 500, "maximum": 501}
+    parts = [{"additionalProperties": extra} for extra in ({"type": "number"}, narrow)]
+    values = drawn({"type": "object", "minProperties": 2, "allOf": parts})
+    assert {one for value in values for one in value.values()} == {500, 501}
 
 
 def test_large_integers_stay_within_their_bounds() -> None:
     """Beyond 2^53 a float would round them out."""
-    low = 2**53 + 1
+    low = 2**60 + 1
     assert set(drawn({"type": "integer", "minimum": low, "maximum": low + 1})) <= {low, low + 1}
 
 

@@ -219,8 +219,9 @@ def test_adapters_are_models_to_a_client() -> None:
             cached.append(body["usage"]["prompt_tokens_details"]["cached_tokens"])
         assert cached == [0, 0, 0, 32, 32]
         assert running.ask(model="three").status == 404
-        connection, response = running.hold(model="two", max_tokens=8000)
         info = "vllm:lora_requests_info"
+        assert newest(running.metrics(), info)["running_lora_adapters"] == ""
+        connection, response = running.hold(model="two", max_tokens=8000)
         running.wait_for(lambda metrics: newest(metrics, info)["running_lora_adapters"] == "two")
         labels = newest(running.metrics(), info)
         assert labels == {
