@@ -71,6 +71,9 @@ class Sequence:
     def grow(self, tokens: int) -> int:
         """Add up to so many tokens, less where one of them is the last; how many it got."""
         complete = self.document_tokens
+        if self.ignore_eos and complete is None and self.generated + tokens < self.max_tokens:
+            self.generated += tokens
+            return tokens
         for got in range(1, tokens + 1):
             self.generated += 1
             if self.generated == complete:

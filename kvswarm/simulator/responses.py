@@ -66,6 +66,9 @@ class Response:
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
+        # Asked for each event, so looked up once.
+        self._bundling = self.wire.stream_interval > 1
+        self._keeping_alive = self.wire.keep_alive and self.request.stream
         possible = FAULTS_OF_ANY_ANSWER
         if self.request.stream:
             possible |= FAULTS_OF_A_STREAM
@@ -91,7 +94,7 @@ class Response:
         chunks = self.chunks
         if self.fault is not None and self._fails():
             return False
-        if self.wire.stream_interval > 1:
+        if self._bundling:
             count += self.waiting_tokens
             self.waiting_tokens = 0
             if self.event_ns and not last and count < self.wire.stream_interval:
@@ -107,7 +110,7 @@ class Response:
             self._put((framed(role) if role else b"") + framed(chunks.token(count)))
         self.made_ns = now_ns = time.time_ns()
         self.event_ns.append(now_ns)
-        if self.wire.keep_alive and self.request.stream:
+        if self._keeping_alive:
             self._put(framed(KEEP_ALIVE))
         return True
 

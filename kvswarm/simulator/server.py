@@ -10,6 +10,7 @@ and two awaits per event would hold 30,000 a second late. uvicorn does all the r
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import signal
 import socket
@@ -286,6 +287,8 @@ def serve(config: SimulatorConfig) -> int:
     signal.signal(signal.SIGTERM, server.handle_exit)
     if config.exit_with_parent:
         threading.Thread(target=_stop_at_eof, args=(server,), daemon=True).start()
+    # What is loaded by now stays: the collector need not look through it again amid streams.
+    gc.freeze()
     host = f"[{config.host}]" if ":" in config.host else config.host
     print(f"{READY}http://{host}:{listener.getsockname()[1]}", flush=True)  # noqa: T201
     try:

@@ -59,7 +59,7 @@ class Answer:
 def text_of(chunk: Any) -> str:
     """The text of a chunk; empty where it bears no token."""
     for choice in chunk["choices"]:
-        return str(choice["delta"].get("content", "") if "delta" in choice else choice["text"])
+        return str((choice["delta"].get("content") or "") if "delta" in choice else choice["text"])
     return ""
 
 

@@ -33,6 +33,7 @@ def sequence_of(
         ignore_eos=eos_seed is None,
         hashes=block_hashes(words, config.block_size) if config.prefix_caching else [],
         rng=random.Random(eos_seed),  # noqa: S311 - no secret
+        draft_rng=random.Random(prompt) if config.speculative_tokens else None,  # noqa: S311
     )
 
 
@@ -79,6 +80,9 @@ def workloads(draw: st.DrawFn) -> tuple[SimulatorConfig, list[Arrival]]:
         num_kv_blocks=draw(st.integers(2, 16)),
         block_size=draw(st.integers(1, 5)),
         prefix_caching=draw(st.booleans()),
+        speculative_tokens=draw(st.sampled_from([0, 0, 1, 4])),
+        acceptance=draw(st.sampled_from([0.0, 0.6, 1.0])),
+        draft_us=0.0,
     )
     room = config.num_kv_blocks * config.block_size
     arrivals = []
@@ -140,8 +144,11 @@ class Drive:
         step = engine.step()
         emitted = [place for place, s in self.sequences.items() if s in step.emitted]
         assert len(step.emitted) == len(set(step.emitted)) == len(emitted)
+        got = dict(zip(step.emitted, step.tokens, strict=True))
+        assert all(1 <= tokens <= 1 + config.speculative_tokens for tokens in step.tokens)
         for place, sequence in self.sequences.items():
-            assert sequence.generated - generated[place] == (place in emitted)
+            assert sequence.generated - generated[place] == got.get(sequence, 0)
+            assert sequence.generated <= sequence.max_tokens
         assert len(engine.running) <= config.max_num_seqs
         assert (step.duration_ms > 0) == had_work
         if engine.preemptions > preemptions:
@@ -150,7 +157,7 @@ class Drive:
         self._check_blocks()
         self.admitted += [p for s in step.admitted for p, q in self.sequences.items() if q is s]
         self.durations_ms.append(step.duration_ms)
-        self.tokens.append(emitted)
+        self.tokens.append([p for p in emitted for _ in range(got[self.sequences[p]])])
         return had_work
 
     def _check_budget(self, step: Step, computed: dict[Sequence, int]) -> None:

@@ -21,12 +21,18 @@ OF_A_STREAM = [
     "error_event", "malformed", "no_done", "no_finish", "empty", "content-type", "gzip",
 ]  # fmt: skip
 OF_A_CONNECTION = ["cut", "stall"]
+OF_CONTENT = [
+    "bad-json", "bad-schema", "no-tool-call", "wrong-tool", "bad-arguments", "bad-argument-types",
+    "unwanted-tool-call", "cold-prefix",
+]  # fmt: skip
+"""Tested in test_content_faults.py."""
 STATUSES = ["status-400", "status-429", "status-500", "status-503"]
 
 
 def test_every_fault_is_tested_here() -> None:
     """A new one needs a test."""
-    assert sorted(FAULTS) == sorted([*OF_A_STREAM, *OF_A_CONNECTION, *STATUSES])
+    planned = [*OF_A_STREAM, *OF_A_CONNECTION, *STATUSES, *OF_CONTENT]
+    assert sorted(FAULTS) == sorted(planned)
 
 
 def read_events(answer: Answer) -> tuple[list[str], list[Any], bool]:
@@ -169,3 +175,17 @@ def test_the_share_of_requests_that_fail_is_drawn_by_the_seed() -> None:
     assert some == failed("--fault-share", "0.4", "--seed", "3")
     assert some != failed("--fault-share", "0.4", "--seed", "4")
     assert sum(failed("--fault-share", "0")) == 0
+
+
+@pytest.mark.parametrize("fault", OF_A_STREAM)
+def test_the_log_tells_of_faults_of_the_stream(fault: str, tmp_path: Path) -> None:
+    """Where they were made: not in one body, and not before their place in the stream."""
+    log = tmp_path / "truth"
+    with simulating(*FAST, "--fault", fault, "--truth-log", str(log)) as running:
+        running.ask(request_id="stream", stream=True, max_tokens=8)
+        running.ask(request_id="body", max_tokens=8)
+        running.ask(request_id="short", stream=True, max_tokens=2)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    told = {line["id"]: line["fault"] for line in lines}
+    late = fault in {"malformed", "error_event"}
+    assert told == {"stream": fault, "body": None, "short": None if late else fault}
