@@ -33,6 +33,7 @@ code { overflow-wrap: anywhere; }
 <div class="wide"><table class="facts">$facts</table></div>
 <h2>Gates</h2>
 <ul>$gates</ul>
+$server
 <h2>Plots</h2>
 <div class="plots">$plots</div>
 <h2>Repeat this run</h2>

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kvswarm.analysis.server_lines import server_lines
+
 SHOWN: Final = (
     ("TTFT", "ttft_ms"),
     ("TTFT from intended", "ttft_from_intended_ms"),
@@ -48,6 +50,8 @@ def render(summary: dict[str, Any], console: Console) -> None:
     if requests["by_error"]:
         kinds = ", ".join(f"{kind} {count}" for kind, count in requests["by_error"].items())
         lines.append(f"errors     {kinds}")
+    if summary["server"] is not None:
+        lines += [f"{label:10} {text}" for label, text in server_lines(summary["server"])]
     for gate in summary["gates"]:
         value = "none" if gate["value"] is None else f"{gate['value']:.4g}"
         state = "passed" if gate["passed"] else "MISSED"

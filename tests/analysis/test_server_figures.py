@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kvswarm.analysis.finish import finish
+from kvswarm.analysis.server_lines import server_lines
 from kvswarm.errors import RunDirError
 from kvswarm.rundir import MetricsInfo, RunInfo
 
@@ -478,6 +479,22 @@ def test_what_dcgm_does_not_know_is_no_figure(tmp_path: Path) -> None:
     blank = 9223372036854775794
     pages = [("gpu", at_s, dcgm({POWER: (blank, blank)})) for at_s in (-1.0, 10.0)]
     assert figures(tmp_path, pages, asked("gpu"))["gpu"]["power_w"] is None
+
+
+def test_a_terminal_shows_a_line_for_each_thing_that_was_told(tmp_path: Path) -> None:
+    """And none for what was not."""
+    pages = [("gpu", -1.0, dcgm({})), ("gpu", 10.0, dcgm({ENERGY: (903_000_000, 701_000_000)}))]
+    assert server_lines(figures(tmp_path / "all", [*PAGES, *pages], asked("gpu"))) == [
+        ("queue", "4.00 ms on average, 1.0 waiting (max 2), 2.0 running (max 4)"),
+        ("KV cache", "25.0% in use (max 50.0%), of 1,048,576 tokens, 3 preemptions"),
+        ("prefixes", "25.0% of 320 tokens found"),
+        ("drafts", "30.0% of 40 accepted, 2.20 tokens per step"),
+        ("GPU", "2 GPUs, 0.0% busy, 130.0 GiB, 200 W, 4,000 J, 50,000.0 J per 1,000 output tokens"),
+    ]
+    tgi = [(OWN, at_s, fixture("tgi")) for at_s in (-1.0, 10.0)]
+    assert server_lines(figures(tmp_path / "tgi", tgi)) == [
+        ("queue", "0.0 waiting (max 0), 0.0 running (max 0)")
+    ]
 
 
 def test_no_page_makes_no_section(tmp_path: Path) -> None:
