@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -214,6 +215,8 @@ def test_requests_of_the_warm_up_that_end_in_the_window_count_on_both_sides(
     pages = [(OWN, -1.0, page()), (OWN, 4.0, page(39)), (OWN, 20.0, page(COUNT))]
     lines, reasons = told(tmp_path, pages, rows)
     assert reasons == []
+    (note,) = json.loads((tmp_path / "summary.json").read_text())["server"]["notes"]
+    assert note.startswith("11 of the 61 requests that ended between the first page and the last")
     assert (lines["requests"]["client"], lines["requests"]["server"]) == (61, 61)
     assert lines["output_tokens"]["explained"] == "They agree."
 
