@@ -111,7 +111,9 @@ def as_parsed(text: str) -> list[tuple[str, dict[str, str], float]]:
     """The samples by prometheus_client, which knows no counter here, for none has a type."""
     families = text_string_to_metric_families(text)
     samples = [
-        (s.name, dict(sorted(s.labels.items())), s.value) for f in families for s in f.samples
+        (s.name, dict(sorted(s.labels.items())), float(s.value))
+        for f in families
+        for s in f.samples
     ]
     return sorted(samples, key=str)
 
