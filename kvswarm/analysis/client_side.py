@@ -29,6 +29,8 @@ class ClientSide:
     ok: int = 0
     others: int = 0
     """Failed or cancelled ones that were sent."""
+    unmeasured: int = 0
+    """Of all these, those of warm-up and cool-down."""
     prompt_tokens: float | None = 0.0
     """Of the successful ones; None where an answer does not tell."""
     output_tokens: float | None = 0.0
@@ -92,6 +94,7 @@ def _count(rows: Rows, span: Span, side: ClientSide) -> None:
     ok = inside & rows.ok
     side.ok += int(ok.sum())
     side.others += int((inside & ~rows.ok).sum())
+    side.unmeasured += int((inside & ~rows.measured).sum())
     side.events += int(rows["events"][ok].sum())
     edges: Flags = was_sent & (
         _overlaps(rows, *span.start_edge_ns) | _overlaps(rows, *span.end_edge_ns)

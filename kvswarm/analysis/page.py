@@ -34,6 +34,7 @@ $features
 <div class="wide"><table class="facts">$facts</table></div>
 <h2>Gates</h2>
 <ul>$gates</ul>
+$server
 <h2>Plots</h2>
 <div class="plots">$plots</div>
 <h2>Repeat this run</h2>

@@ -86,13 +86,25 @@ def server_section(run: RunDir, info: RunInfo) -> ServerSection:
         return ServerSection({**figures.section, "reconciliation": None})
     client = client_side(run, figures.total.span)
     lines = _compare(client, figures.total, all_given=figures.all_given)
+    notes = [*figures.section["notes"], *_unmeasured(client)]
     return ServerSection(
         {
             **figures.section,
+            "notes": notes,
             "reconciliation": {name: line.to_dict() for name, line in lines.items()},
         },
         tuple(line.contradiction for line in lines.values() if line.contradiction is not None),
     )
+
+
+def _unmeasured(client: ClientSide) -> list[str]:
+    if not client.unmeasured:
+        return []
+    whole = client.ok + client.others
+    return [
+        f"{client.unmeasured} of the {whole} requests that ended between the first page and the "
+        "last are of warm-up or cool-down, and in these figures: a page comes once a second."
+    ]
 
 
 def _compare(client: ClientSide, server: Told, *, all_given: bool) -> dict[str, _Line]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
 
 from kvswarm.analysis.page import PAGE
+from kvswarm.analysis.report_server import server_html, server_plots
 from kvswarm.analysis.rows import Flags, Floats, open_table
 from kvswarm.analysis.wording import effect_lines, outputs_text, variant_cells
 from kvswarm.rundir import RunDir, RunInfo
@@ -58,6 +59,7 @@ def report_page(run: RunDir, info: RunInfo, summary: dict[str, Any]) -> str:
         latencies=_latencies(summary),
         gates=_gates(summary),
         features=_features(summary),
+        server=server_html(summary["server"]),
         plots="".join(_plots(run)),
         plotly=get_plotlyjs(),
         repeat=html.escape(shlex.join(info.argv or info.locust_argv)),
@@ -149,6 +151,7 @@ class _Columns:
             self.rows = table.num_rows
             # Not the first sent_ns: a run that found no server has none.
             origin = plain["intended_ns"].astype(float).min() if self.rows else 0.0
+            self.origin_ns = float(origin)
             self.intended_s = (plain["intended_ns"].astype(float) - origin) / 1e9
             self.sent_s = (plain["sent_ns"].astype(float) - origin) / 1e9
             self.end_s = (plain["end_ns"].astype(float) - origin) / 1e9
@@ -198,6 +201,7 @@ def _plots(run: RunDir) -> list[str]:
         _itl_over_time(columns),
         _tokens_per_s(columns),
         _errors(columns),
+        *server_plots(run, columns.origin_ns),
     ]
     for name, begin_s, end_s in columns.unmeasured():
         for figure in over_time:

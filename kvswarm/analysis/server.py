@@ -10,11 +10,12 @@ sample more, `scrape_duration_seconds`, as in Prometheus: its time less this is 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-import re
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,9 +30,11 @@ SCHEMA: Final = pa.schema([
 ])  # fmt: skip
 PAGES_PER_GROUP: Final = 100
 SCRAPE_DURATION: Final = "scrape_duration_seconds"
-COUNTER_TYPE: Final = re.compile(r"^# TYPE (\S+) counter", re.MULTILINE)
+KNOWN_SERIES: Final = 1 << 16
+Sample = tuple[str, str, float]
+"""Name, labels as JSON, value."""
 Still = frozenset[tuple[str, str]]
-"""Replica and family of histograms that did not change."""
+"""Replica and name of histograms that did not change."""
 
 
 def finish_server_table(run: RunDir) -> None:
@@ -41,89 +44,88 @@ def finish_server_table(run: RunDir) -> None:
     unfinished = run.path / f".server.parquet.{os.getpid()}"
     try:
         with pq.ParquetWriter(unfinished, SCHEMA, compression="zstd") as writer:
-            for group in _groups(run):
-                writer.write_table(pa.Table.from_pylist(group, schema=SCHEMA))
+            still = _still_histograms(read_pages(run.server_pages))
+            pages = read_pages(run.server_pages)
+            while group := list(itertools.islice(pages, PAGES_PER_GROUP)):
+                writer.write_table(_table(group, still))
         unfinished.replace(run.server)
     finally:
         unfinished.unlink(missing_ok=True)
     run.server_pages.unlink(missing_ok=True)
 
 
-def _groups(run: RunDir) -> Iterator[list[dict[str, Any]]]:
-    still = _still_histograms(run)
-    rows: list[dict[str, Any]] = []
-    for number, page in enumerate(read_pages(run.server_pages), 1):
-        rows += _rows(page, still)
-        if number % PAGES_PER_GROUP == 0:
-            yield rows
-            rows = []
-    yield rows
+def _table(pages: Iterable[Page], still: Still) -> pa.Table:
+    """A row for each sample that is kept."""
+    times_ns, replicas = [], []
+    samples: list[Sample] = []
+    for page in pages:
+        found = [sample for sample in _samples(page) if _is_kept(page.source, sample[0], still)]
+        if found:
+            found.insert(0, (SCRAPE_DURATION, "{}", (page.time_ns - page.asked_ns) / 1e9))
+        samples += found
+        times_ns += [page.time_ns] * len(found)
+        replicas += [page.source] * len(found)
+    names, labels, values = zip(*samples, strict=True) if samples else ((), (), ())
+    return pa.Table.from_pydict(
+        {
+            "time_ns": times_ns, "replica": replicas, "name": names, "labels": labels,
+            "value": values,
+        },
+        schema=SCHEMA,
+    )  # fmt: skip
 
 
-def _still_histograms(run: RunDir) -> Still:
+def _is_kept(source: str, name: str, still: Still) -> bool:
+    if name.endswith("_created"):
+        return False
+    return not name.endswith("_bucket") or (source, name.removesuffix("_bucket")) not in still
+
+
+def _still_histograms(pages: Iterable[Page]) -> Still:
     """Those that counted as much on the last page of a replica as on the first."""
     first: dict[str, Page] = {}
     last: dict[str, Page] = {}
-    for page in read_pages(run.server_pages):
+    for page in pages:
         first.setdefault(page.source, page)
         last[page.source] = page
-    return frozenset(
-        (source, family)
-        for source in first
-        for family, counts in _histogram_counts(first[source]).items()
-        if counts == _histogram_counts(last[source]).get(family)
-    )
+    still = set()
+    for source, page in first.items():
+        before, after = _counts(page), _counts(last[source])
+        still |= {(source, name) for name in before if before[name] == after.get(name)}
+    return frozenset(still)
 
 
-def _histogram_counts(page: Page) -> dict[str, dict[str, float]]:
+def _counts(page: Page) -> dict[str, dict[str, float]]:
     """Of each histogram, how much each of its series has counted."""
     counts: dict[str, dict[str, float]] = {}
-    for family in _families(page):
-        if family.type == "histogram":
-            counts[family.name] = {
-                json.dumps(sample.labels, sort_keys=True): sample.value
-                for sample in family.samples
-                if sample.name.endswith("_count")
-            }
+    for name, labels, value in _samples(page):
+        if name.endswith("_count"):
+            counts.setdefault(name.removesuffix("_count"), {})[labels] = value
     return counts
 
 
-def _families(page: Page) -> list[Any]:
-    """What a page holds; nothing where it is not Prometheus's format, or was cut off."""
+def _samples(page: Page) -> list[Sample]:
+    """What a page holds; nothing where it is not Prometheus's text format, or was cut off."""
+    samples = []
     try:
-        return list(text_string_to_metric_families(page.text.decode("utf-8", "replace")))
+        for line in page.text.decode("utf-8", "replace").split("\n"):
+            if not line or line.startswith("#"):
+                continue
+            # After the value there may be a moment; before it, braces in the text of a label.
+            labelled, brace, numbers = line.rpartition("}")
+            series, value = (labelled + brace, numbers) if brace else line.split(maxsplit=1)
+            samples.append((*_series(series), float(value.split(maxsplit=1)[0])))
     except (ValueError, KeyError, IndexError):
         return []
+    return samples
 
 
-def _rows(page: Page, still: Still) -> Iterator[dict[str, Any]]:
-    families = _families(page)
-    if not families:
-        return
-    # The parser adds _total to the names of counters, as OpenMetrics has it, where they have none.
-    bare = {
-        name
-        for name in COUNTER_TYPE.findall(page.text.decode("utf-8", "replace"))
-        if not name.endswith("_total")
-    }
+@lru_cache(KNOWN_SERIES)
+def _series(text: str) -> tuple[str, str]:
+    """Name and labels of a series; the same on page after page, so each is parsed once.
 
-    def row(name: str, labels: dict[str, str], value: float) -> dict[str, Any]:
-        return {
-            "time_ns": page.time_ns,
-            "replica": page.source,
-            "name": name,
-            "labels": json.dumps(labels, sort_keys=True),
-            "value": float(value),
-        }
-
-    yield row(SCRAPE_DURATION, {}, (page.time_ns - page.asked_ns) / 1e9)
-    for family in families:
-        for sample in family.samples:
-            name = sample.name
-            if name.endswith("_created"):
-                continue
-            if name.endswith("_bucket") and (page.source, family.name) in still:
-                continue
-            if family.name in bare:
-                name = name.removesuffix("_total")
-            yield row(name, sample.labels, sample.value)
+    Raises ValueError where it is none.
+    """
+    (family,) = text_string_to_metric_families(f"{text} 0\n")
+    (sample,) = family.samples
+    return sample.name, json.dumps(sample.labels, sort_keys=True)

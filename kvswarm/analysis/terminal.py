@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kvswarm.analysis.server_lines import server_lines
 from kvswarm.analysis.wording import effect_lines, outputs_text, variant_cells
 
 SHOWN: Final = (
@@ -55,6 +56,8 @@ def render(summary: dict[str, Any], console: Console) -> None:
     if summary["outputs"] is not None:
         lines.append(f"outputs    {outputs_text(summary['outputs'])}")
     lines += [f"effect     {line}" for line in effect_lines(summary)]
+    if summary["server"] is not None:
+        lines += [f"{label:10} {text}" for label, text in server_lines(summary["server"])]
     for gate in summary["gates"]:
         value = "none" if gate["value"] is None else f"{gate['value']:.4g}"
         state = "passed" if gate["passed"] else "MISSED"

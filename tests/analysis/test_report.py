@@ -19,10 +19,11 @@ import pytest
 from kvswarm.analysis.finish import finish
 from kvswarm.cli import main
 from kvswarm.records import Record, pack_u32
-from kvswarm.rundir import RunDir, RunInfo, TargetInfo
+from kvswarm.rundir import MetricsInfo, RunDir, RunInfo, TargetInfo
 
 sys.path.insert(0, str(Path(__file__).parent))
 from rundirs import MIXED, good, profile, run_info, unsent, write_run
+from serverpages import fixture, run_with_pages
 
 PLOTS = [
     "TTFT over time", "E2E over time", "TTFT: share of 2 at or below", "ITL: share of 6 at or below",
@@ -126,6 +127,38 @@ def test_plots_show_the_rows(tmp_path: Path) -> None:
     (tokens,) = figures["Output tokens/s"]["data"]
     step_s = tokens["x"][1] - tokens["x"][0]
     assert sum(tokens["y"]) * step_s == pytest.approx(16, rel=1e-3)
+
+
+def test_servers_have_a_section_and_plots_of_their_own(tmp_path: Path) -> None:
+    """Each replica a column and a line, under whatever name it was given."""
+    info = run_info(
+        metrics=[MetricsInfo(name=n, url=f"http://{n}/m") for n in ("a", HOSTILE, "gpu")]
+    )
+    pages = [
+        (name, at_s, fixture("dcgm" if name == "gpu" else "ngram"))
+        for at_s in (-1.0, 20.0)
+        for name in ("a", HOSTILE, "gpu")
+    ]
+    run = run_with_pages(tmp_path, MIXED, pages, info)
+    finish(tmp_path)
+    page = Page(run.report.read_text())
+    assert page.titles == [*PLOTS, "Requests in the servers", "KV cache in use", "GPU power"]
+    figures = dict(zip(page.titles, page.figures, strict=True))
+    power = figures["GPU power"]["data"]
+    assert [(line["x"], line["y"]) for line in power] == [
+        (pytest.approx([-1.0, 20.0], abs=1e-6), [200.0, 200.0])
+    ]
+    assert len(figures["Requests in the servers"]["data"]) == 4
+    assert "Server" in page.shown
+    assert "differenceexplained" in page.shown
+    assert HOSTILE in "".join(page.words)
+    assert not any(tag in {"img", "iframe"} for tag, _ in page.tags)
+    assert not any("alert(1)" in script for script in page.scripts)
+
+
+def test_without_a_word_of_the_server_the_page_has_no_section_of_it(tmp_path: Path) -> None:
+    """No heading over nothing."""
+    assert "Server" not in page_of(tmp_path, MIXED).shown
 
 
 def test_distributions_are_of_what_the_figures_are_of(tmp_path: Path) -> None:

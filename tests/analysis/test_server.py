@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 
 from kvswarm.analysis.finish import finish
+from kvswarm.analysis.server import _samples
 from kvswarm.rundir import RunDir
+from kvswarm.telemetry.pages import Page
 
 sys.path.insert(0, str(Path(__file__).parent))
 from rundirs import START_NS, S, failed, good
-from serverpages import OWN, run_with_pages
+from serverpages import OWN, fixture, run_with_pages
 
 COUNT, TOKENS, TTFT_S = 200, 4, 0.1
 ROWS = [good(i, at_ms=i * 140) for i in range(COUNT)]
@@ -98,6 +105,61 @@ def test_what_never_changes_or_says_only_when_it_began_is_not_kept(tmp_path: Pat
     once = ["scrape_duration_seconds", "still_sum", "still_count", "grows_bucket", "grows_bucket",
             "grows_sum", "grows_count", "with_total_total", "bare"]  # fmt: skip
     assert names == once * 2
+
+
+def as_parsed(text: str) -> list[tuple[str, dict[str, str], float]]:
+    """The samples by prometheus_client, which knows no counter here, for none has a type."""
+    families = text_string_to_metric_families(text)
+    samples = [
+        (s.name, dict(sorted(s.labels.items())), float(s.value))
+        for f in families
+        for s in f.samples
+    ]
+    return sorted(samples, key=str)
+
+
+def as_read(text: str) -> list[tuple[str, dict[str, str], float]]:
+    """The same by us."""
+    page = Page(source="", asked_ns=0, time_ns=0, text=text.encode())
+    read = [(name, json.loads(labels), value) for name, labels, value in _samples(page)]
+    return sorted(read, key=str)
+
+
+def escaped(text: str) -> str:
+    """As a label's value."""
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+some_labels = st.dictionaries(
+    st.sampled_from(["le", "engine", "model_name"]),
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), max_size=6),
+)
+some_lines = st.tuples(
+    some_labels, st.floats(allow_nan=False), st.sampled_from(["", " 1764000000123"])
+)
+
+
+@given(lines=st.lists(some_lines, max_size=5))
+def test_a_page_is_read_as_prometheus_reads_it(
+    lines: list[tuple[dict[str, str], float, str]],
+) -> None:
+    """Whatever stands in a label: braces, quotes, spaces, other alphabets."""
+    text = "# HELP x a thing\n"
+    for number, (labels, value, moment) in enumerate(lines):
+        inside = ",".join(f'{name}="{escaped(label)}"' for name, label in labels.items())
+        told = "+Inf" if value == math.inf else "-Inf" if value == -math.inf else repr(value)
+        text += (
+            f"x{number}{{{inside}}} {told}{moment}\n" if labels else f"x{number} {told}{moment}\n"
+        )
+    assert as_read(text) == as_parsed(text)
+
+
+@pytest.mark.parametrize("name", ["ngram", "tgi", "trtllm", "triton", "dcgm"])
+def test_real_pages_are_read_whole(name: str) -> None:
+    """Each line that is no comment is a sample."""
+    text = "\n".join(line for line in fixture(name).splitlines() if not line.startswith("#"))
+    assert as_read(text) == as_parsed(text + "\n")
+    assert len(as_read(text)) == len([line for line in text.splitlines() if line])
 
 
 @pytest.mark.parametrize("pages", [(), ("{}",), ("<html>",), (page(*BEFORE),)])

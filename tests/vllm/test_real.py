@@ -144,6 +144,18 @@ def test_chat_prompts_are_exact_and_no_two_share_the_prefix_cache(
     assert measured.counted("vllm:prefix_cache_hits_total") == 0
 
 
+def test_the_summary_holds_both_sides_and_they_agree(measured: Measured) -> None:
+    """The same comparison as here, which every run makes for itself."""
+    server = measured.summary["server"]
+    assert server["kind"] == "vllm"
+    assert server["window"]["whole"] is True
+    lines = server["reconciliation"]
+    for name in ("requests", "prompt_tokens", "output_tokens"):
+        assert lines[name]["difference"] == 0, (name, lines[name])
+    assert not [name for name in lines if "contradict" in lines[name]["explained"]]
+    assert server["kv_cache"]["tokens"] > 0
+
+
 def test_ttft_is_that_of_the_servers_histogram_and_a_little_for_http(measured: Measured) -> None:
     """Never earlier than vLLM had its tokens, and later by no more than HTTP takes."""
     ttft_s = np.sort(measured.rows["ttft_ms"].to_numpy()) / 1e3

@@ -1,0 +1,99 @@
+"""The servers in report.html: a table of what they told, and plots over time.
+
+In:  the summary's `server`, server.parquet.  Out: HTML, and plotly figures.
+"""
+
+from __future__ import annotations
+
+import html
+from typing import Any, Final
+
+import numpy as np
+import plotly.graph_objects as go
+
+from kvswarm.analysis.gpu_figures import gpu_names, power_level
+from kvswarm.analysis.series import Level, Replica, Span, read_replicas
+from kvswarm.analysis.server_lines import COMPARED, compared_cells, figure_cells, gpu_text
+from kvswarm.analysis.server_told import all_names, kind_of, level_of
+from kvswarm.rundir import RunDir
+
+PLOTS: Final = (
+    ("Requests in the servers", "requests", ("running", "waiting")),
+    ("KV cache in use", "share", ("kv_usage_share",)),
+)
+
+
+def server_html(server: dict[str, Any] | None) -> str:
+    """The section of the page; empty where no server told anything."""
+    if server is None:
+        return ""
+    columns = {"all": server, **server["replicas"]} if server["replicas"] else {"": server}
+    cells = {name: dict(figure_cells(figures)) for name, figures in columns.items()}
+    labels = dict.fromkeys(label for column in cells.values() for label in column)
+    rows = [_row("", list(columns))] if server["replicas"] else []
+    rows += [_row(label, [column.get(label, "-") for column in cells.values()]) for label in labels]
+    if gpu := gpu_text(server["gpu"]):
+        rows.append(_row("GPU", [gpu]))
+    parts = [f'<div class="wide"><table class="facts">{"".join(rows)}</table></div>']
+    if server["reconciliation"] is not None:
+        head = _row("", ["client", "server", "difference", "explained"])
+        lines = [
+            _row(label, compared_cells(server["reconciliation"][name]))
+            for name, label in COMPARED.items()
+        ]
+        parts.append(f'<div class="wide"><table class="facts">{head}{"".join(lines)}</table></div>')
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in server["notes"])
+    return f"<h2>Server</h2>{''.join(parts)}<ul>{notes}</ul>"
+
+
+def server_plots(run: RunDir, origin_ns: float) -> list[go.Figure]:
+    """Running and waiting requests, KV cache and GPU power over time, of each replica.
+
+    Raises RunDirError where the table is damaged.
+    """
+    replicas = read_replicas(run, sorted(all_names() | gpu_names()))
+    figures = []
+    for title, unit, names in PLOTS:
+        lines = {
+            (replica.name, name): found
+            for replica in replicas
+            if kind_of(replica) is not None
+            for name in names
+            if (found := level_of(replica, name, _all_of(replica))) is not None
+        }
+        figures.append(_figure(title, unit, lines, origin_ns))
+    powers = {
+        (replica.name, "power"): found
+        for replica in replicas
+        if (found := power_level(replica, _all_of(replica))) is not None
+    }
+    figures.append(_figure("GPU power", "W", powers, origin_ns))
+    return [figure for figure in figures if figure is not None]
+
+
+def _row(label: str, cells: list[str]) -> str:
+    texts = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+    return f"<tr><th>{html.escape(label)}</th>{texts}</tr>"
+
+
+def _all_of(replica: Replica) -> Span:
+    first, last = int(replica.times_ns[0]), int(replica.times_ns[-1])
+    return Span(first, last, (first, first), (last, last), whole=True)
+
+
+def _figure(
+    title: str, unit: str, lines: dict[tuple[str, str], Level], origin_ns: float
+) -> go.Figure | None:
+    if not lines:
+        return None
+    figure = go.Figure()
+    several = len({replica for replica, _ in lines}) > 1
+    for (replica, name), found in lines.items():
+        seconds = (found.times_ns - np.int64(origin_ns)) / 1e9
+        figure.add_scatter(
+            x=seconds.tolist(),
+            y=found.values.tolist(),
+            name=html.escape(f"{replica}: {name}" if several else name),
+            mode="lines",
+        )
+    return figure.update_layout(title=title, xaxis_title="time, s", yaxis_title=unit)
