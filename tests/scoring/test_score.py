@@ -278,6 +278,8 @@ def test_calls_are_judged_by_the_first_thing_that_is_wrong(
     [
         ([], ["get_weather"], "", "truncated"),
         ([], ["get_weather"], "I think that", "no_call"),
+        ([], ["get_weather"], '<tool_call>{"name": "get_w', "truncated"),
+        ([], ["get_weather"], " [TOOL_CALLS]", "truncated"),
         ([("", "")], ["get_weather"], "", "truncated"),
         ([("get_weather", "")], ["get_weather"], "", "truncated"),
         ([("get_weather", '{"city": "Lis')], ["get_weather"], "", "truncated"),
