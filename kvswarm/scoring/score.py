@@ -23,6 +23,9 @@ from kvswarm.workload.requests import Expectation, ExpectCalls, ExpectForm
 
 CUT: Final = "length"
 """The finish_reason of an answer that max_tokens ended."""
+CALL_STARTS: Final = "<[{"
+"""How models write calls (`<tool_call>`, `[TOOL_CALLS]`, `{"name": ...`). A server's parser that
+has not seen the end of one may give what there is as text."""
 
 
 def score(expectation: Expectation, answer: Answer) -> Score:
@@ -104,8 +107,9 @@ def _calls(expected: ExpectCalls, answer: Answer) -> Score:
 
 
 def _no_call(expected: ExpectCalls, answer: Answer, *, is_cut: bool) -> Score:
-    if is_cut and not answer.text.strip():
-        return scored("truncated", "cut before any call")
+    begun = answer.text.lstrip()
+    if is_cut and (not begun or begun[0] in CALL_STARTS):
+        return scored("truncated", "cut before a call was whole")
     due = ", ".join(expected.names)
     return scored("no_call", f"due: {due}; the answer is {snippet(answer.text)}")
 

@@ -76,7 +76,15 @@ def test_every_prefix_of_a_document_is_a_beginning(
     assert all(json_beginning(text[:end]) for end in range(len(text) + 1))
 
 
-@given(text=st.text(alphabet='{}[]",:\\ \n01.eE+-tfnu"a'))
+PIECES = st.sampled_from(
+    ["{", "}", "[", "]", ",", ":", '"a"', '"', "0", "1.5", "-", "null", "tr", " "]
+)
+RAGGED = st.text(alphabet='{}[]",:\\ \n01.eE+-tfnu"a') | st.lists(PIECES).map("".join)
+
+
+@given(text=RAGGED)
+@example("1,2")
+@example("{},{}")
 @example("01")
 @example("1.e")
 @example('"\\u12')

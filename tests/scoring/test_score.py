@@ -124,7 +124,7 @@ def test_of_several_forms_the_one_that_fits_best_tells_what_is_wrong() -> None:
     ("name", "good", "bad"),
     [
         ("date", "2024-02-29", ["2023-02-29", "2024-2-29", "20240229", "٢٠٢٤-02-29", ""]),
-        ("time", "23:59:60.5+02:00", ["24:00:00Z", "10:00:00", "10:00Z"]),
+        ("time", "23:59:60.5+02:00", ["24:00:00Z", "10:00:00", "10:00Z", "10:00:00.٢Z"]),
         ("date-time", "2024-02-29t10:00:00z", ["2024-02-30T10:00:00Z", "2024-02-29 10:00:00Z"]),
         ("email", "ada@example.org", ["ada", "@example.org", "ada@", "ada@a b"]),
         ("uuid", "3F2504e0-4f89-41d3-9a0c-0305e82c3301", ["3f2504e04f8941d39a0c0305e82c3301", "x"]),
@@ -214,6 +214,23 @@ def test_what_cannot_be_checked_counts_neither_way(constraint: Constraint, detai
     assert detail in str(found.detail)
 
 
+def test_a_number_that_python_cannot_compute_with_is_not_checked() -> None:
+    """JSON has numbers of any size, and jsonschema divides them as floats."""
+    found = form(schema_of(multipleOf=0.5), "1" + 400 * "0")
+    assert (found.kind, found.valid) == ("unchecked", None)
+    assert "OverflowError" in str(found.detail)
+
+
+def test_names_that_a_model_made_up_are_shown_fit_for_a_table() -> None:
+    """They stand in the path of what is wrong; a lone surrogate breaks a whole file."""
+    constraint = schema_of(additionalProperties={"type": "integer"})
+    found = form(constraint, json.dumps({"a\n\ud800\u00e9": "x"}))
+    assert found.detail is not None
+    assert found.detail.isprintable()
+    assert found.detail.endswith(": is 'x'; the schema wants type \"integer\"")
+    assert r"a\n\ud800é" in found.detail
+
+
 def test_no_schema_makes_it_ask_the_network() -> None:
     """It runs where latencies are measured, and a schema is anybody's."""
     asked = []
@@ -278,6 +295,8 @@ def test_calls_are_judged_by_the_first_thing_that_is_wrong(
     [
         ([], ["get_weather"], "", "truncated"),
         ([], ["get_weather"], "I think that", "no_call"),
+        ([], ["get_weather"], '<tool_call>{"name": "get_w', "truncated"),
+        ([], ["get_weather"], " [TOOL_CALLS]", "truncated"),
         ([("", "")], ["get_weather"], "", "truncated"),
         ([("get_weather", "")], ["get_weather"], "", "truncated"),
         ([("get_weather", '{"city": "Lis')], ["get_weather"], "", "truncated"),
