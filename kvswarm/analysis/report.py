@@ -22,7 +22,13 @@ from plotly.offline import get_plotlyjs
 from kvswarm.analysis.page import PAGE
 from kvswarm.analysis.report_server import server_html, server_plots
 from kvswarm.analysis.rows import Flags, Floats, open_table
-from kvswarm.analysis.wording import effect_lines, outputs_text, variant_cells
+from kvswarm.analysis.wording import (
+    claim_lines,
+    effect_lines,
+    gate_lines,
+    outputs_text,
+    variant_cells,
+)
 from kvswarm.rundir import RunDir, RunInfo
 
 MAX_POINTS: Final = 5000
@@ -110,12 +116,7 @@ def _latencies(summary: dict[str, Any]) -> str:
 
 
 def _gates(summary: dict[str, Any]) -> str:
-    lines = []
-    for gate in summary["gates"]:
-        value = "none" if gate["value"] is None else f"{gate['value']:.4g}"
-        state = "passed" if gate["passed"] else "missed"
-        text = f"{gate['name']}: {value}, limit {gate['limit']:g}, {state}"
-        lines.append(f"<li>{html.escape(text)}</li>")
+    lines = [f"<li>{html.escape(line)}</li>" for line in gate_lines(summary)]
     return "".join(lines) or "<li>none</li>"
 
 
@@ -138,6 +139,9 @@ def _features(summary: dict[str, Any]) -> str:
         items = "".join(f"<li>{html.escape(detail)}</li>" for detail in details)
         text = html.escape(outputs_text(outputs))
         parts.append(f"<h2>Outputs</h2><p>{text}</p><ul>{items}</ul>")
+    claims = [f"<li>{html.escape(line)}</li>" for line in claim_lines(summary)]
+    if claims:
+        parts.append(f"<h2>Claims of the profile</h2><ul>{''.join(claims)}</ul>")
     return "".join(parts)
 
 

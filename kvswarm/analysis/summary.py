@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
+from kvswarm.analysis.claims import claims_of, claims_section, contradicted
 from kvswarm.analysis.counting import Tally
 from kvswarm.analysis.gates import SLO_NAME, gates_of
 from kvswarm.analysis.reconcile import server_section
@@ -101,7 +102,9 @@ def summarise(run: RunDir, table: TableReport | None = None) -> dict[str, Any]:
             _count_in_window(rows, totals, window)
     duration_s = _duration_s(totals, window)
     server = server_section(run, info)
-    evidence = _evidence(totals, info, profile, table, server.contradictions)
+    claims = claims_of(run, info, profile)
+    contradictions = (*server.contradictions, *contradicted(claims))
+    evidence = _evidence(totals, info, profile, table, contradictions)
     verdict = judge(evidence, profile.verdict)
     summary = {
         "schema_version": SCHEMA_VERSION,
@@ -124,6 +127,7 @@ def summarise(run: RunDir, table: TableReport | None = None) -> dict[str, Any]:
         "effects": variants.effects(),
         "baseline": None,
         "tokens": {name: totals.tokens[name] for name in ("prompt", "completion", "reasoning")},
+        "claims": claims_section(claims),
         "server": server.section,
     }
     summary["gates"] = gates_of(summary, profile)

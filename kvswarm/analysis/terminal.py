@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 from rich.console import Console
@@ -9,7 +10,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from kvswarm.analysis.server_lines import server_lines
-from kvswarm.analysis.wording import effect_lines, outputs_text, variant_cells
+from kvswarm.analysis.wording import (
+    claim_lines,
+    effect_lines,
+    gate_lines,
+    outputs_text,
+    variant_cells,
+)
 
 SHOWN: Final = (
     ("TTFT", "ttft_ms"),
@@ -25,7 +32,7 @@ COLOURS: Final = {"valid": "green", "degraded": "yellow", "invalid": "red"}
 
 def render(summary: dict[str, Any], console: Console) -> None:
     """Print figures, gates and verdict of a summary."""
-    run, requests = summary["run"], summary["requests"]
+    run = summary["run"]
     console.print(
         escape(f"{run['profile']} ({run['pattern']}) on {run['model']} at {run['target']}"),
         style="bold",
@@ -41,33 +48,39 @@ def render(summary: dict[str, Any], console: Console) -> None:
     console.print(table)
     if summary["variants"]:
         console.print(_variants(summary["variants"]))
-    throughput, goodput = summary["throughput"], summary["goodput"]
-    lines = [
-        f"requests   {requests['sent']} sent, {requests['ok']} ok, {requests['failed']} failed, "
-        f"{requests['cancelled']} cancelled in {summary['duration_s']:.2f} s",
-        f"throughput {throughput['output_tokens_per_s']:.1f} output tokens/s, "
-        f"{throughput['input_tokens_per_s']:.1f} input tokens/s, "
-        f"{throughput['requests_per_s']:.2f} requests/s",
-        f"goodput    {goodput['requests_per_s']:.2f} requests/s, {goodput['share']:.1%}",
-    ]
-    if requests["by_error"]:
-        kinds = ", ".join(f"{kind} {count}" for kind, count in requests["by_error"].items())
-        lines.append(f"errors     {kinds}")
-    if summary["outputs"] is not None:
-        lines.append(f"outputs    {outputs_text(summary['outputs'])}")
-    lines += [f"effect     {line}" for line in effect_lines(summary)]
-    if summary["server"] is not None:
-        lines += [f"{label:10} {text}" for label, text in server_lines(summary["server"])]
-    for gate in summary["gates"]:
-        value = "none" if gate["value"] is None else f"{gate['value']:.4g}"
-        state = "passed" if gate["passed"] else "MISSED"
-        lines.append(f"gate       {gate['name']} {value}, limit {gate['limit']:g}: {state}")
-    for line in lines:
-        console.print(escape(line), soft_wrap=True, highlight=False)
+    for label, text in _lines(summary):
+        console.print(escape(f"{label:10} {text}"), soft_wrap=True, highlight=False)
     verdict = summary["verdict"]
     console.print(f"verdict    {verdict['status']}", style=COLOURS[verdict["status"]])
     for reason in verdict["reasons"]:
         console.print(escape(f"  - {reason}"), soft_wrap=True, highlight=False)
+
+
+def _lines(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Everything that is told in a line, with its label."""
+    requests, throughput, goodput = (summary[k] for k in ("requests", "throughput", "goodput"))
+    yield (
+        "requests",
+        f"{requests['sent']} sent, {requests['ok']} ok, {requests['failed']} failed, "
+        f"{requests['cancelled']} cancelled in {summary['duration_s']:.2f} s",
+    )
+    yield (
+        "throughput",
+        f"{throughput['output_tokens_per_s']:.1f} output tokens/s, "
+        f"{throughput['input_tokens_per_s']:.1f} input tokens/s, "
+        f"{throughput['requests_per_s']:.2f} requests/s",
+    )
+    yield "goodput", f"{goodput['requests_per_s']:.2f} requests/s, {goodput['share']:.1%}"
+    if requests["by_error"]:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in requests["by_error"].items())
+        yield "errors", kinds
+    if summary["outputs"] is not None:
+        yield "outputs", outputs_text(summary["outputs"])
+    yield from (("effect", line) for line in effect_lines(summary))
+    if summary["server"] is not None:
+        yield from server_lines(summary["server"])
+    yield from (("claims", line) for line in claim_lines(summary))
+    yield from (("gate", line) for line in gate_lines(summary))
 
 
 def _variants(entries: list[dict[str, Any]]) -> Table:

@@ -65,3 +65,29 @@ def effect_lines(summary: dict[str, Any]) -> list[str]:
         texts = ", ".join(effect_text(effect) for effect in baseline["effects"])
         lines.append(f"this run against {baseline['path']} ({baseline['verdict']}): {texts}")
     return lines
+
+
+def claim_lines(summary: dict[str, Any]) -> list[str]:
+    """What the server runs of what the profile claims: contradictions in full, the rest by name."""
+    claims = summary["claims"]
+    if not claims:
+        return []
+    if summary["run"]["simulator"]:
+        keys = ", ".join(claim["key"] for claim in claims)
+        return [f"the simulator has no GPU and none of {keys}: its figures say nothing of them"]
+    lines = [claim["sentence"] for claim in claims if claim["status"] == "contradicted"]
+    for status, words in (("confirmed", "confirmed"), ("unknown", "cannot be told")):
+        keys = ", ".join(claim["key"] for claim in claims if claim["status"] == status)
+        if keys:
+            lines.append(f"{words}: {keys}")
+    return lines
+
+
+def gate_lines(summary: dict[str, Any]) -> list[str]:
+    """Gates with what they found."""
+    lines = []
+    for gate in summary["gates"]:
+        value = "none" if gate["value"] is None else f"{gate['value']:.4g}"
+        state = "passed" if gate["passed"] else "MISSED"
+        lines.append(f"{gate['name']} {value}, limit {gate['limit']:g}: {state}")
+    return lines

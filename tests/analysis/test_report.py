@@ -220,8 +220,8 @@ def test_the_figures_stand_in_the_page(tmp_path: Path) -> None:
     assert "Verdict: valid" in shown
     assert "7 sent, 2 ok, 4 failed, 1 cancelled" in shown
     assert "cancelled 1, connect 1, http_429 1, stall 2" in shown
-    assert "ttft_p50_ms: 150, limit 120, missed" in shown
-    assert "error_share: 0.6667, limit 0.9, passed" in shown
+    assert "ttft_p50_ms 150, limit 120: MISSED" in shown
+    assert "error_share 0.6667, limit 0.9: passed" in shown
     assert "look here" in shown
     assert "kvswarm run --model m" in shown
     page = Page((tmp_path / "report.html").read_text())
