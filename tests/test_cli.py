@@ -17,9 +17,11 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 from kvswarm import profiles
 from kvswarm.cli import commands, main
+from kvswarm.commands.profiles import USE_CASES
 
 sys.path.insert(0, str(Path(__file__).parent / "swarm"))
 from running import KVSWARM, Done, forgiving, going, kvswarm, run, simulator
@@ -291,12 +293,46 @@ def test_every_command_explains_itself(name: str, tmp_path: Path, type_in: TypeI
 
 
 def test_profiles_lists_every_packaged_profile(type_in: TypeIn) -> None:
-    """By name, pattern and what it is for; the older flag of `run` does the same."""
+    """By name, pattern, use cases and needs; the older flag of `run` does the same."""
     listed = type_in("profiles")
     assert listed.code == 0
-    packaged = {path.stem for path in Path(profiles.__path__[0]).glob("*.yaml")}
-    assert {line.split()[0] for line in listed.out.splitlines()} == packaged
+    folder = Path(profiles.__path__[0])
+    packaged = {
+        path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")
+    }
+    heads = [line.split() for line in listed.out.split("\n\n")[0].splitlines() if line[0] != " "]
+    assert {head[0] for head in heads} == packaged
+    assert all(len(head) > 2 for head in heads), "a profile is recommended for nothing"
+    assert "an FP8 checkpoint" in listed.out
     assert type_in("run", "--list-profiles").out == listed.out
+
+
+@pytest.mark.parametrize("use_case", USE_CASES)
+def test_every_use_case_is_answered_with_what_to_expect(type_in: TypeIn, use_case: str) -> None:
+    """A name without a word on what it will show helps nobody to choose."""
+    told = type_in("profiles", "--use-case", use_case)
+    assert told.code == 0
+    names = told.out.count("kvswarm run --profile")
+    assert names >= 1
+    assert told.out.count("  expect ") == names
+    asked = json.loads(type_in("profiles", "--use-case", use_case, "--json").out)
+    assert len(asked) == names
+    assert all(use_case in entry["recommended_for"] for entry in asked)
+
+
+def test_a_use_case_that_is_none_names_the_nearest(type_in: TypeIn) -> None:
+    """With exit code 2, as for every mistake of a command line."""
+    told = type_in("profiles", "--use-case", "latancy")
+    assert told.code == 2
+    assert "Did you mean 'latency'?" in told.err
+
+
+def test_one_profile_is_shown_as_it_is_resolved(type_in: TypeIn) -> None:
+    """With all that it extends."""
+    shown = yaml.safe_load(type_in("profiles", "combinations/low-latency").out)
+    assert shown["speculative"]["method"] == "ngram"
+    assert shown["vllm_features"]["quantization"] == "fp8"
+    assert shown["load"]["concurrency"] == 2
 
 
 # -- the simulator as a command --------------------------------------------------------------

@@ -10,7 +10,6 @@ from typing import Final
 import yaml
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from kvswarm.errors import UsageError
 from kvswarm.profiles.load import PackagedProfile, list_profiles, load_profile
@@ -52,14 +51,20 @@ def _known(use_case: str) -> str:
 
 
 def _print_list(entries: Sequence[PackagedProfile], console: Console) -> None:
-    table = Table("profile", "pattern", "for", "what it does", "needs", show_lines=True)
-    table.columns[0].no_wrap = True
     for entry in entries:
-        fits = ", ".join(entry.recommended_for) or "-"
-        cells = (entry.name, entry.pattern, fits, entry.description, entry.needs or "any server")
-        table.add_row(*map(escape, cells))
-    console.print(table)
-    console.print("kvswarm profiles --use-case NAME recommends; kvswarm profiles NAME shows one.")
+        fits = ", ".join(entry.recommended_for)
+        _print(f"{entry.name:32} {entry.pattern:8} {fits}".rstrip(), console)
+        _print(f"    {entry.description}", console)
+        if entry.needs:
+            _print(f"    needs: {entry.needs}", console)
+    console.print(
+        "\nkvswarm profiles --use-case NAME recommends; kvswarm profiles NAME shows one whole.",
+        soft_wrap=True,
+    )
+
+
+def _print(text: str, console: Console) -> None:
+    console.print(escape(text), soft_wrap=True, highlight=False)
 
 
 def _print_recommended(use_case: str, entries: Sequence[PackagedProfile], console: Console) -> None:
@@ -72,10 +77,8 @@ def _print_recommended(use_case: str, entries: Sequence[PackagedProfile], consol
             ("expect", entry.expect),
         ):
             if text:
-                console.print(escape(f"  {label:7} {text}"), soft_wrap=True, highlight=False)
-        console.print(
-            escape(f"  run     kvswarm run --profile {entry.name} --url URL"), highlight=False
-        )
+                _print(f"  {label:7} {text}", console)
+        _print(f"  run     kvswarm run --profile {entry.name} --url URL", console)
 
 
 def show_profile(name: str, *, as_json: bool) -> None:
