@@ -9,12 +9,17 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
 
-FAULTS: Final = (
+STREAM_FAULTS: Final = (
     "cut", "stall", "error_event", "malformed", "no_done", "no_finish", "empty", "content-type",
     "gzip", "status-400", "status-429", "status-500", "status-503",
+)  # fmt: skip
+"""A client fails with these: each is an error of the request."""
+CONTENT_FAULTS: Final = (
     "bad-json", "bad-schema", "no-tool-call", "wrong-tool", "bad-arguments", "bad-argument-types",
     "unwanted-tool-call", "cold-prefix",
 )  # fmt: skip
+"""The request succeeds, and what was said, or how it was computed, is wrong."""
+FAULTS: Final = (*STREAM_FAULTS, *CONTENT_FAULTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from kvswarm.simulator.config import CONTENT_FAULTS
+
 sys.path.insert(0, str(Path(__file__).parent))
 from simulating import FAST, simulating
 
@@ -41,6 +43,11 @@ PLANTED = {
     "unwanted-tool-call": {"no call"},
     "cold-prefix": {*REQUESTS},
 }
+
+
+def test_every_fault_of_what_is_said_is_tested_here() -> None:
+    """A new one needs a test."""
+    assert sorted(CONTENT_FAULTS) == sorted(PLANTED)
 
 
 def judged(asked: str, message: dict[str, Any]) -> set[str]:

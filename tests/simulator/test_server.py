@@ -333,6 +333,8 @@ def test_a_prompt_that_was_seen_is_cached_and_says_so() -> None:
             metrics = running.metrics()
         told = [usage["prompt_tokens_details"]["cached_tokens"] for usage in answers]
         assert told == [0, cached]
+        caching = {"enable_prefix_caching": str(not options), "cache_dtype": "auto"}
+        assert total(metrics, "vllm:cache_config_info", **caching) == 1
         assert total(metrics, "vllm:prefix_cache_queries_total") == 80
         assert total(metrics, "vllm:prefix_cache_hits_total") == cached
 
