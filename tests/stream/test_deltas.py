@@ -54,8 +54,8 @@ def test_a_captured_stream_of_vllm_ends_well_and_counts_as_its_usage_says(path: 
     assert meaning.error_event is None
     assert meaning.malformed is None
     assert meaning.events == body.count(b'"content":"') + body.count(b'"text":"') + body.count(
-        b'"tool_calls":['
-    ) - body.count(b'"content":""') - body.count(b'"text":""')
+        b'"reasoning":"'
+    ) + body.count(b'"tool_calls":[') - body.count(b'"content":""') - body.count(b'"text":""')
     if meaning.completion_tokens is not None:
         assert meaning.completion_tokens >= meaning.events > 0
 
