@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from kvswarm.profiles.load import load_profile
+from kvswarm.profiles.load import list_profiles, load_profile
 from kvswarm.profiles.model import OPEN_LOOP, Load, Timeouts, VerdictLimits
 from kvswarm.profiles.schema import GATE_KEYS, SLO_KEYS, profile_schema
 
@@ -69,7 +69,16 @@ def test_every_key_has_its_row_in_the_page_on_profiles(key: str) -> None:
 def test_the_page_on_profiles_names_no_key_that_is_gone() -> None:
     """Docs of keys that were renamed lead to refused profiles."""
     named = {line.split("`")[1] for line in PAGE.read_text().splitlines() if line[:3] == "| `"}
-    assert {key for key in named if not key.startswith("--")} == set(ALL)
+    packaged = {entry.name for entry in list_profiles()}
+    assert {key for key in named if not key.startswith("--")} == set(ALL) | packaged
+
+
+def test_every_packaged_profile_has_its_row_in_the_page_on_profiles() -> None:
+    """As `kvswarm profiles` lists it."""
+    page = PAGE.read_text()
+    for entry in list_profiles():
+        fits = ", ".join(entry.recommended_for)
+        assert f"| `{entry.name}` | {entry.pattern} | {fits} | {entry.description} |" in page
 
 
 @pytest.mark.parametrize(("key", "model"), [("timeouts", Timeouts), ("verdict", VerdictLimits)])
