@@ -83,18 +83,19 @@ def server_figures(run: RunDir, info: RunInfo, window: Window) -> ServerFigures 
     total = together(list(told.values())) if told else None
     tokens = total.counters.get("generation_tokens") if total is not None else None
     spans = [t.span for t in told.values()] or [page.span for page in gpus]
+    length = info.target.model_card.get("max_model_len")
     section = {
         "window": _window(spans) if spans else None,
         "notes": [*notes, *_notes(told)],
-        **figures_of(total),
-        "replicas": {name: figures_of(t) for name, t in told.items()} if len(told) > 1 else {},
+        **figures_of(total, length),
+        "replicas": {n: figures_of(t, length) for n, t in told.items()} if len(told) > 1 else {},
         "gpu": gpu_figures(gpus, window.output_tokens if tokens is None else tokens),
     }
     heard = told.keys() | {page.replica.name for page in gpus}
     return ServerFigures(total, section, all_given=bool(asked & told.keys()) and asked <= heard)
 
 
-def figures_of(told: Told | None) -> dict[str, Any]:
+def figures_of(told: Told | None, max_model_len: int | None = None) -> dict[str, Any]:
     """A replica's figures (or those of all together) as the summary has them."""
     told = told or NOTHING
     counters = told.counters
@@ -108,11 +109,19 @@ def figures_of(told: Told | None) -> dict[str, Any]:
         "requests": {k: round(v) for k, v in sorted(told.reasons.items())} or None,
         "prompt_tokens": _count(counters.get("prompt_tokens")),
         "generation_tokens": _count(counters.get("generation_tokens")),
-        "kv_cache": told.cache,
+        "kv_cache": _kv_cache(told.cache, max_model_len),
         "lora": None
         if told.lora is None
         else {"max_running_adapters": told.lora[0], "max_loras": told.lora[1]},
     }
+
+
+def _kv_cache(cache: dict[str, Any] | None, max_model_len: int | None) -> dict[str, Any] | None:
+    """The cache, and how many requests of the longest context it holds at once."""
+    if cache is None:
+        return None
+    fits = cache["tokens"] is not None and max_model_len
+    return {**cache, "max_concurrency": cache["tokens"] / max_model_len if fits else None}
 
 
 def _mean(told: Told, name: str) -> dict[str, float | int] | None:

@@ -88,6 +88,8 @@ def _kv_cache(figures: dict[str, Any]) -> str:
         parts.append(f"{usage['mean']:.1%} in use (max {usage['max']:.1%})")
     if cache is not None and cache["tokens"] is not None:
         parts.append(f"of {cache['tokens']:,} tokens")
+        if cache["max_concurrency"] is not None:
+            parts.append(f"room for {cache['max_concurrency']:.1f} requests of the longest context")
     if preemptions:
         parts.append(f"{preemptions} preemptions")
     return ", ".join(parts)

@@ -13,7 +13,7 @@ import pytest
 from kvswarm.analysis.finish import finish
 from kvswarm.analysis.server_lines import server_lines
 from kvswarm.errors import RunDirError
-from kvswarm.rundir import MetricsInfo, RunInfo
+from kvswarm.rundir import MetricsInfo, RunInfo, TargetInfo
 
 sys.path.insert(0, str(Path(__file__).parent))
 from rundirs import good, run_info
@@ -141,6 +141,7 @@ def test_vllm_tells_every_figure(tmp_path: Path) -> None:
         "kv_cache": {
             "tokens": 8192 * 128, "block_size_tokens": 128, "cache_dtype": "auto",
             "enable_prefix_caching": "True", "gpu_memory_utilization": "0.92",
+            "max_concurrency": None,
         },
         "lora": None,
     }  # fmt: skip
@@ -346,8 +347,16 @@ def test_trtllm_serve(tmp_path: Path) -> None:
     assert server["prefix_cache"] == {"query_tokens": 320, "hit_tokens": 32, "hit_share": 0.1}
     assert server["kv_cache"] == {
         "tokens": 16_000, "block_size_tokens": 32, "cache_dtype": None,
-        "enable_prefix_caching": None, "gpu_memory_utilization": None,
+        "enable_prefix_caching": None, "gpu_memory_utilization": None, "max_concurrency": None,
     }  # fmt: skip
+
+
+def test_the_cache_holds_so_many_of_the_longest_requests(tmp_path: Path) -> None:
+    """The memory effect of a quantization, in users."""
+    card = {"id": "m", "max_model_len": 4096}
+    target = TargetInfo(base_url="http://a/v1", model="m", endpoint="chat", model_card=card)
+    server = figures(tmp_path, PAGES, run_info(target=target))
+    assert server["kv_cache"]["max_concurrency"] == 8192 * 128 / 4096
 
 
 def test_triton(tmp_path: Path) -> None:
