@@ -34,6 +34,8 @@ from kvswarm.rundir import RunDir, RunInfo
 MAX_POINTS: Final = 5000
 MAX_ITL_ROWS: Final = 4000
 TIME_BINS: Final = 120
+LENGTHS_APART: Final = 2
+"""From this factor between the shortest and the longest prompt on, TTFT is drawn against length."""
 DEFINITIONS: Final = {
     "ttft_ms": ("TTFT", "first token minus sent"),
     "ttft_from_intended_ms": ("TTFT from intended", "first token minus the intended start"),
@@ -45,7 +47,7 @@ DEFINITIONS: Final = {
 STATISTICS: Final = ("mean", "p50", "p75", "p90", "p95", "p99", "p999", "max", "count")
 COLUMNS: Final = (
     "intended_ns", "sent_ns", "first_token_ns", "end_ns", "ttft_ms", "e2e_ms", "error_kind",
-    "events", "completion_tokens", "phase",
+    "events", "completion_tokens", "prompt_tokens", "phase",
 )  # fmt: skip
 SHADE: Final = {
     "fillcolor": "#888", "opacity": 0.2, "line_width": 0, "layer": "below",
@@ -162,6 +164,7 @@ class _Columns:
             self.first_s = (plain["first_token_ns"].astype(float) - origin) / 1e9
             self.ttft_ms = plain["ttft_ms"].astype(float)
             self.e2e_ms = plain["e2e_ms"].astype(float)
+            self.prompt_tokens = plain["prompt_tokens"].astype(float)
             told = plain["completion_tokens"].astype(float)
             # As in the summary: where the server told no count, its events stand in.
             self.tokens = np.where(np.isnan(told), plain["events"].astype(float), told)
@@ -214,6 +217,7 @@ def _plots(run: RunDir) -> list[str]:
     distributions = [
         _distribution("TTFT", columns.ttft_ms[columns.ok & columns.measured]),
         _distribution("ITL", columns.gap_ms[columns.gap_measured]),
+        _ttft_by_prompt(columns),
     ]
     figures = [*over_time[:2], *distributions, *over_time[2:]]
     return [_embed(figure, place) for place, figure in enumerate(figures) if figure is not None]
@@ -263,6 +267,19 @@ def _distribution(name: str, values_ms: NDArray[Any]) -> go.Figure | None:
         title=f"{name}: share of {len(values)} at or below",
         xaxis_title=f"{name}, ms",
         yaxis_title="share",
+    )
+
+
+def _ttft_by_prompt(columns: _Columns) -> go.Figure | None:
+    """TTFT against the length of the prompt, where lengths differ by a factor of two or more."""
+    wanted = columns.ok & columns.measured & ~np.isnan(columns.prompt_tokens)
+    tokens = columns.prompt_tokens[wanted]
+    if not len(tokens) or tokens.max() < LENGTHS_APART * tokens.min():
+        return None
+    lengths, values = _thinned(tokens, columns.ttft_ms[wanted])
+    figure = go.Figure(go.Scattergl(x=lengths, y=values, mode="markers", marker={"size": 4}))
+    return figure.update_layout(
+        title="TTFT against prompt length", xaxis_title="prompt tokens", yaxis_title="TTFT, ms"
     )
 
 

@@ -129,6 +129,20 @@ def test_plots_show_the_rows(tmp_path: Path) -> None:
     assert sum(tokens["y"]) * step_s == pytest.approx(16, rel=1e-3)
 
 
+def test_ttft_is_drawn_against_the_length_of_prompts_that_differ(tmp_path: Path) -> None:
+    """What attention and prefill cost by length; measured, successful requests alone."""
+    records = [good(i, at_ms=i, prompt_tokens=100 * (1 + i % 4), ttft_ms=50 + i) for i in range(8)]
+    records += [
+        good(8, prompt_tokens=9000, phase="warmup"),
+        failed(9, "stall", prompt_tokens=9000),
+        good(10, prompt_tokens=None),
+    ]
+    page = page_of(tmp_path, records)
+    (points,) = page.figures[page.titles.index("TTFT against prompt length")]["data"]
+    shown = sorted(zip(points["x"], points["y"], strict=True))
+    assert shown == sorted((100 * (1 + i % 4), 50 + i) for i in range(8))
+
+
 def test_servers_have_a_section_and_plots_of_their_own(tmp_path: Path) -> None:
     """Each replica a column and a line, under whatever name it was given."""
     info = run_info(
