@@ -22,7 +22,7 @@ from kvswarm.records import Record, pack_u32
 from kvswarm.rundir import MetricsInfo, RunDir, RunInfo, TargetInfo
 
 sys.path.insert(0, str(Path(__file__).parent))
-from rundirs import MIXED, good, profile, run_info, unsent, write_run
+from rundirs import MIXED, failed, good, profile, run_info, unsent, write_run
 from serverpages import fixture, run_with_pages
 
 PLOTS = [
