@@ -48,6 +48,8 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             settings = {"help": option.help, "type": click.Choice(option.choices)}
         else:
             settings["type"] = option.kind
+        if option.repeated:
+            settings["multiple"] = True
         if option.name == "profile":
             settings.update(default="standard", show_default=True)
         command = click.option(f"--{option.name}", option.key, **settings)(command)
