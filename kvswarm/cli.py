@@ -83,6 +83,13 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Compare with this earlier run of the same workload.",
 )
 @click.option(
+    "--sweep",
+    "sweeps",
+    multiple=True,
+    metavar="KEY=V1,V2,...",
+    help="One run per value of a key of the profile, and a table of them.",
+)
+@click.option(
     "--serve",
     metavar="'COMMAND'",
     help="Start this server for the run, with the flags that the profile wants, and stop it after.",
@@ -111,6 +118,7 @@ def run(  # noqa: PLR0913, PLR0917 - one per flag
     headers: tuple[str, ...],
     processes: int | None,
     baseline: Path | None,
+    sweeps: tuple[str, ...],
     serve: str | None,
     serve_version: str | None,
     serve_timeout: float | None,
@@ -138,12 +146,21 @@ def run(  # noqa: PLR0913, PLR0917 - one per flag
             headers=headers,
             processes=processes,
             baseline=baseline,
+            sweep=_only(sweeps),
             serve=_serve(serve, serve_version, serve_timeout),
             dry_run=dry_run,
             as_json=as_json,
             argv=_redacted(sys.argv[1:]),
         )
     )
+
+
+def _only(sweeps: tuple[str, ...]) -> str | None:
+    if len(sweeps) > 1:
+        raise click.UsageError(
+            "--sweep is given twice: one key at a time, so that a difference has one cause."
+        )
+    return sweeps[0] if sweeps else None
 
 
 def _serve(command: str | None, version: str | None, timeout_s: float | None) -> Serve | None:
