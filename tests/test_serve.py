@@ -58,6 +58,7 @@ def test_the_server_is_started_with_the_flags_of_the_profile_and_stopped_after_t
     log = (done.run.path / "server.log").read_text()
     assert f"serving on {port}" in log
     assert "device is left out" in done.err
+    assert "--set warmup.requests=8" in done.err
     assert "key-0815" not in done.err + log + json.dumps(done.run.info)
     assert server.left() == []
 
@@ -233,6 +234,11 @@ def test_dry_run_shows_the_command_of_the_server_and_starts_nothing(tmp_path: Pa
     assert "--speculative-model '[ngram]'" in shown["server"]
     assert shown["server"].endswith("--port PORT")
     assert "key-0815" not in done.out
+    (note,) = [note for note in shown["server_notes"] if "warm-up" in note]
+    warm = kvswarm(
+        "run", "--serve", str(server.path), "--set", "warmup.requests=8", "--dry-run", cwd=tmp_path
+    )
+    assert note not in warm.out
     assert server.starts == []
 
 

@@ -40,6 +40,10 @@ ANSWER_TIMEOUT_S: Final = 5.0
 LOG_TAIL_LINES: Final = 20
 PORT: Final = "{port}"
 HOST: Final = "127.0.0.1"
+NO_WARMUP: Final = (
+    "the profile has no warm-up, and a server that was just started answers its first requests "
+    "late: --set warmup.requests=8 keeps the first 8 out of the figures."
+)
 KEY_OF_SERVER: Final = re.compile(r"(--api-key[=\s]+)('[^']*'|\"[^\"]*\"|\S+)")
 
 
@@ -68,7 +72,7 @@ class ServerCommand:
     """What the profile adds to them."""
     environment: Mapping[str, str]
     notes: tuple[str, ...]
-    """A sentence on each key of the profile that was renamed or left out."""
+    """What a person should know: of keys that were renamed or left out, of a missing warm-up."""
 
     def at(self, port: int | str) -> list[str]:
         """The whole command line for a port."""
@@ -106,8 +110,16 @@ def server_command(serve: Serve, profile: Profile, model: str | None) -> ServerC
         features["speculative"] = _chosen_draft(given, model)
     flags = vllm_flags(features, serve.version)
     return ServerCommand(
-        given=given, flags=flags.arguments, environment=flags.environment, notes=flags.notes
+        given=given,
+        flags=flags.arguments,
+        environment=flags.environment,
+        notes=(*flags.notes, *([] if has_warmup(profile) else [NO_WARMUP])),
     )
+
+
+def has_warmup(profile: Profile) -> bool:
+    """Whether the first requests stay out of the figures."""
+    return bool(profile.warmup.requests or profile.warmup.duration_s)
 
 
 def server_features(profile: Profile) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from kvswarm.commands.checks import check, profile_of
 from kvswarm.commands.dry_run import plan_of
 from kvswarm.commands.load import RunRequest
 from kvswarm.commands.measure import measure
+from kvswarm.commands.serve import NO_WARMUP, has_warmup
 from kvswarm.commands.simulated import simulator_arguments
 from kvswarm.commands.sweep_file import Sweep, ValueRun, figures_of, read_sweep
 from kvswarm.commands.sweep_table import render
@@ -79,7 +80,7 @@ def sweep(request: RunRequest, text: str) -> int:
         sys.stdout.write((folder / SWEEP_FILE).read_text())
     else:
         render(state, folder)
-    return EXIT_INTERRUPTED if interrupted else _worst(state)
+    return EXIT_INTERRUPTED if interrupted else worst_code(state.values)
 
 
 def _check_flags(request: RunRequest, swept: Swept) -> None:
@@ -141,6 +142,8 @@ def _notes(request: RunRequest, swept: Swept, planned: list[Planned]) -> list[st
             "The server at --url was not started anew between values, which send the same prompts: "
             "with prefix caching, later values may find them in its cache. --serve starts it anew."
         )
+    elif request.serve is not None and not all(has_warmup(each.profile) for each in planned):
+        notes.append(f"Each value has a new server, and {NO_WARMUP}")
     arguments = {simulator_arguments(each.profile) for each in planned}
     if request.simulated and swept.of_server and len(arguments) == 1:
         notes.append(f"The embedded simulator has nothing that {swept.key} changes.")
@@ -259,10 +262,10 @@ def _take_figures(run: RunDir, entry: ValueRun) -> None:
         entry.effects = summary["baseline"]["effects"]
 
 
-def _worst(state: Sweep) -> int:
+def worst_code(entries: list[ValueRun]) -> int:
     """4 where a value could not be run, else the worst of the runs: 3 before 1 before 0."""
     codes = [
         EXIT_TARGET_UNREACHABLE if entry.status == "failed" else entry.exit_code or 0
-        for entry in state.values
+        for entry in entries
     ]
     return max(codes)

@@ -93,6 +93,7 @@ def directory_name(text: str) -> str:
     The same value always has the same name, whatever the others are.
     """
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:NAME_CHARACTERS]
-    if name == text and name != SWEEP_FILE:
+    if name and name == text and name != SWEEP_FILE:
         return name
-    return f"{name or 'value'}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+    mark = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:6]
+    return f"{name or 'value'}-{mark}"
