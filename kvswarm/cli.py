@@ -6,14 +6,18 @@ import difflib
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import kvswarm
 from kvswarm.errors import EXIT_INTERRUPTED, KvswarmError
 from kvswarm.swarm.options import OPTIONS
+
+if TYPE_CHECKING:
+    from kvswarm.commands.serve import Serve
 
 
 class Commands(click.Group):
@@ -48,6 +52,8 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             settings = {"help": option.help, "type": click.Choice(option.choices)}
         else:
             settings["type"] = option.kind
+        if option.repeated:
+            settings["multiple"] = True
         if option.name == "profile":
             settings.update(default="standard", show_default=True)
         command = click.option(f"--{option.name}", option.key, **settings)(command)
@@ -76,6 +82,29 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="RUN_DIR",
     help="Compare with this earlier run of the same workload.",
 )
+@click.option(
+    "--sweep",
+    "sweeps",
+    multiple=True,
+    metavar="KEY=V1,V2,...",
+    help="One run per value of a key of the profile, and a table of them.",
+)
+@click.option(
+    "--serve",
+    metavar="'COMMAND'",
+    help="Start this server for the run, with the flags that the profile wants, and stop it after.",
+)
+@click.option(
+    "--serve-version",
+    metavar="VERSION",
+    help="vLLM's version, whose flags it takes; default: the newest known.",
+)
+@click.option(
+    "--serve-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="S",
+    help="Seconds to wait for its GET /health; default: 600.",
+)
 @click.option("--list-profiles", is_flag=True, help="List the packaged profiles and leave.")
 @click.option("--dry-run", is_flag=True, help="Show what would run, and do nothing.")
 @click.option(
@@ -89,6 +118,10 @@ def run(  # noqa: PLR0913, PLR0917 - one per flag
     headers: tuple[str, ...],
     processes: int | None,
     baseline: Path | None,
+    sweeps: tuple[str, ...],
+    serve: str | None,
+    serve_version: str | None,
+    serve_timeout: float | None,
     list_profiles: bool,
     dry_run: bool,
     as_json: bool,
@@ -113,6 +146,8 @@ def run(  # noqa: PLR0913, PLR0917 - one per flag
             headers=headers,
             processes=processes,
             baseline=baseline,
+            sweep=_only(sweeps),
+            serve=_serve(serve, serve_version, serve_timeout),
             dry_run=dry_run,
             as_json=as_json,
             argv=_redacted(sys.argv[1:]),
@@ -120,14 +155,39 @@ def run(  # noqa: PLR0913, PLR0917 - one per flag
     )
 
 
+def _only(sweeps: tuple[str, ...]) -> str | None:
+    if len(sweeps) > 1:
+        raise click.UsageError(
+            "--sweep is given twice: one key at a time, so that a difference has one cause."
+        )
+    return sweeps[0] if sweeps else None
+
+
+def _serve(command: str | None, version: str | None, timeout_s: float | None) -> Serve | None:
+    from kvswarm.commands.serve import Serve  # noqa: PLC0415
+
+    if command is None:
+        if version is not None or timeout_s is not None:
+            raise click.UsageError("--serve-version and --serve-timeout go with --serve.")
+        return None
+    serve = Serve(command=command)
+    if version is not None:
+        serve = replace(serve, version=version)
+    return serve if timeout_s is None else replace(serve, timeout_s=timeout_s)
+
+
 def _redacted(argv: list[str]) -> tuple[str, ...]:
-    """The command line without the values of headers."""
+    """The command line without the values of headers, and of a server's key."""
+    from kvswarm.commands.serve import without_key  # noqa: PLC0415
+
     shown = ["kvswarm", *argv]
     for place, word in enumerate(shown):
         if word == "--header" and place + 1 < len(shown):
             shown[place + 1] = shown[place + 1].partition(":")[0] + ": ***"
         elif word.startswith("--header="):
             shown[place] = word.partition(":")[0] + ": ***"
+        elif word.startswith("--serve=") or (place and shown[place - 1] == "--serve"):
+            shown[place] = without_key(word)
     return tuple(shown)
 
 

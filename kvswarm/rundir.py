@@ -34,6 +34,9 @@ from kvswarm.errors import RunDirError
 from kvswarm.records import SCHEMA_VERSION, Record, decode_batch
 
 FRAME: Final = struct.Struct("<II")
+SERVER_LOG: Final = "server.log"
+THERE_BEFORE: Final = ("locust", SERVER_LOG)
+"""Beginnings of names that a run directory may hold before its run begins: logs and CSVs."""
 
 
 class TargetInfo(msgspec.Struct, kw_only=True):
@@ -163,6 +166,11 @@ class RunDir:
         return self.path / "locust.log"
 
     @property
+    def server_log(self) -> Path:
+        """What the server said that `--serve` started."""
+        return self.path / SERVER_LOG
+
+    @property
     def going_on(self) -> bool:
         """Whether a process still writes the journal; False where the file system has no locks."""
         try:
@@ -219,8 +227,7 @@ def new_run_dir(profile_name: str, out: Path | None = None) -> RunDir:
         path = Path("runs") / f"{stamp}-{safe_name}-{secrets.token_hex(3)}"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        # Locust's own log and CSVs are there before the run begins.
-        if any(not entry.name.startswith("locust") for entry in path.iterdir()):
+        if any(not entry.name.startswith(THERE_BEFORE) for entry in path.iterdir()):
             raise RunDirError(
                 f"{path}: the run directory holds files already",
                 fix="Give --out a directory that is new or empty; no run overwrites another.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import click
 import pytest
 
 from kvswarm.cli import commands
+from kvswarm.commands.sweep_file import SCHEMA_PATH
 
 PAGE = (Path(__file__).parents[1] / "docs" / "command-line.md").read_text("utf-8")
 SECTIONS = dict(re.findall(r"^## kvswarm (\w+)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
@@ -29,3 +31,16 @@ def test_the_section_has_a_line_for_every_flag_with_its_default(name: str) -> No
     for option in options:
         if option.show_default:
             assert f"| {option.default} |" in rows[option.opts[0]], option.name
+
+
+def test_every_member_of_sweep_json_has_a_line() -> None:
+    """By its path, and no line of one that is gone."""
+    schema = json.loads(SCHEMA_PATH.read_text("utf-8"))
+    rows = re.findall(
+        r"^\| (`.*?) \|", SECTIONS["run"].partition("In `sweep.json`")[2], re.MULTILINE
+    )
+    value = schema["properties"]["values"]["items"]["properties"]
+    paths = {name for name in schema["properties"] if name != "values"}
+    paths |= {f"values[].{name}" for name in value if name != "figures"}
+    paths |= {f"values[].figures.{name}" for name in value["figures"]["properties"]}
+    assert set(re.findall(r"`([^`]+)`", " ".join(rows))) == paths

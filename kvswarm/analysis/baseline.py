@@ -46,17 +46,22 @@ def baseline_profile(path: Path) -> Profile:
 
 def check_same_workload(profile: Profile, path: Path) -> None:
     """Raise UsageError, naming all that differs, where a baseline had another workload."""
-    ours, theirs = profile.to_dict(), baseline_profile(path).to_dict()
-    different = [
-        f"{name}.{key}" if key else name
-        for name in WORKLOAD
-        for key in _differences(ours[name], theirs[name])
-    ]
+    different = differences(profile, baseline_profile(path))
     if different:
         raise UsageError(
             f"--baseline {path}: had another workload: {', '.join(different)} differ",
             fix="Run both with the same profile, flags and seed; only the server may differ.",
         )
+
+
+def differences(profile: Profile, other: Profile) -> list[str]:
+    """Keys in which the workloads of two profiles differ; none: they send the same requests."""
+    ours, theirs = profile.to_dict(), other.to_dict()
+    return [
+        f"{name}.{key}" if key else name
+        for name in WORKLOAD
+        for key in _differences(ours[name], theirs[name])
+    ]
 
 
 def _differences(one: Any, other: Any) -> list[str]:

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
+from kvswarm.commands.serve import Serve
 from kvswarm.commands.view import view_of
 from kvswarm.profiles.model import Profile
 from kvswarm.rundir import RunDir
@@ -55,8 +56,23 @@ class RunRequest:
     as_json: bool = False
     baseline: Path | None = None
     """Run directory to compare with."""
+    serve: Serve | None = None
+    """The server to start for the run; None: it is there, or the embedded simulator."""
+    sweep: str | None = None
+    """`KEY=V1,V2,...`: one run for each value."""
+    quiet: bool = False
+    """Print no figures of the run: a sweep prints its own."""
     argv: tuple[str, ...] = ()
-    simulator_arguments: tuple[str, ...] = ()
+
+    @property
+    def out(self) -> Path | None:
+        """The run directory, where one was named."""
+        return Path(self.values["out"]) if self.values.get("out") else None
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the embedded simulator is what is measured."""
+        return self.url is None and self.serve is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

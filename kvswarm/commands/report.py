@@ -13,17 +13,17 @@ from kvswarm.analysis.gates import exit_code
 from kvswarm.analysis.terminal import render
 
 
-def report(path: Path, *, as_json: bool, baseline: Path | None = None) -> int:
-    """Make table, summary and page of a run; give the exit code that they ask for.
+def report(path: Path, *, as_json: bool, baseline: Path | None = None, quiet: bool = False) -> int:
+    """Make table, summary and page of a run, and show figures; give the exit code they ask for.
 
-    `baseline`: a run of the same workload to compare with. Raises RunDirError where one of the two
-    is no run directory, UsageError where the workloads differ.
+    `baseline`: a run of the same workload to compare with. `quiet`: show nothing. Raises
+    RunDirError where one of the two is no run directory, UsageError where the workloads differ.
     """
     summary = finish(path, baseline)
-    if as_json:
+    if as_json and not quiet:
         packed = msgspec.json.format(msgspec.json.encode(summary), indent=2)
         sys.stdout.write(packed.decode() + "\n")
-    else:
+    elif not quiet:
         console = Console()
         render(summary, console)
         console.print(f"Run directory: {path}", soft_wrap=True)

@@ -9,7 +9,7 @@ Not: what keys mean: see `schema.py` and `resolve.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -158,3 +158,22 @@ def read_document(path: Path, source: str) -> tuple[Document, list[Problem]]:
     except yaml.YAMLError as error:
         raise ProfileError(f"{source}: not YAML: {error}", fix="Save it as plain text.") from error
     return Document(source, values, reading.places), reading.problems
+
+
+def read_value(text: str, path: KeyPath, source: str) -> tuple[Any, list[Problem]]:
+    """Read the YAML of one value, as a file has it after a key; an empty text is a problem.
+
+    `path` is the way to the value, `source` how messages call the place that it was given at.
+    """
+    place = Place(source)
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None, [Problem(place, path, "has no value", "Give one; null takes it away.")]
+        reading = _Reading(loader, source)
+        value = reading.value(node, path)
+    except yaml.YAMLError as error:
+        what = f"is not YAML: {getattr(error, 'problem', None) or error}"
+        return None, [Problem(place, path, what, "Check the brackets, colons and quotes.")]
+    return value, [replace(problem, place=place) for problem in reading.problems]

@@ -129,6 +129,7 @@ def override_layer(base: Document, overrides: Overrides) -> Document:
     replaces the levels, and their time stays the end where the profile gave no other.
     """
     given = {key: value for key, value in asdict(overrides).items() if value is not None}
+    del given["settings"]  # a layer of their own
     places: dict[KeyPath, Place] = {(key,): Place(FLAGS[key]) for key in given}
     pattern = pattern_of(base.values)
     if "rate_rps" in given:

@@ -6,6 +6,7 @@ Out: one immutable `Profile`, or one `ProfileError` that says everything that is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -16,14 +17,17 @@ from kvswarm.profiles.inline import inline_schemas
 from kvswarm.profiles.layers import merged, override_layer
 from kvswarm.profiles.model import MixPart, Pattern, Profile
 from kvswarm.profiles.overrides import Overrides
-from kvswarm.profiles.problems import nearest, profile_error
-from kvswarm.profiles.resolve import resolve
+from kvswarm.profiles.problems import Problem, nearest, profile_error
+from kvswarm.profiles.resolve import REQUEST_KEYS, resolve
 from kvswarm.profiles.schema import schema_problems
+from kvswarm.profiles.settings import read_setting, settings_layer
 
 PACKAGED: Final = Path(__file__).parent
 SUFFIXES: Final = (".yaml", ".yml")
 PATH_KEYS: Final = ("prompts", "tokenizer")
 """Keys that hold a path relative to the file that they stand in."""
+OF_PARTS: Final = REQUEST_KEYS | {"speculative", "vllm_features"}
+"""Keys that a setting changes in the parts of a mix: what their requests are, and their server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,17 +50,46 @@ def load_profile(name_or_path: str, overrides: Overrides | None = None) -> Profi
     """
     path = _find(name_or_path, Path())
     document = _read_chain(path, name_or_path if _is_path(name_or_path) else str(path), ())
+    overrides = overrides or Overrides()
+    own, of_requests = _divided(overrides.settings)
+    document = _with_settings(document, own)
     mix: tuple[MixPart, ...] = ()
     if document.values.get("mix"):
-        overrides, of_parts = _of_mix(overrides or Overrides())
+        of_parts = Overrides(
+            max_tokens=overrides.max_tokens, endpoint=overrides.endpoint, settings=of_requests
+        )
         mix = _mix_parts(document, of_parts)
-    if overrides is not None:
-        layer = override_layer(document, overrides)
-        problems = schema_problems(layer)
-        if problems:
-            raise profile_error(document.source, problems)
-        document = merged(document, layer)
+        overrides = replace(overrides, max_tokens=None, endpoint=None)
+    else:
+        document = _with_settings(document, of_requests)
+    layer = override_layer(document, overrides)
+    _check(layer, schema_problems(layer))
+    document = merged(document, layer)
     return resolve(document, name=_name(path), source=str(path.resolve()), mix=mix)
+
+
+def _divided(settings: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Divide settings into those of a profile's load, and those that the parts of a mix have."""
+    of_parts = {text: read_setting(text).path[0] in OF_PARTS for text in settings}
+    return (
+        tuple(text for text in settings if not of_parts[text]),
+        tuple(text for text in settings if of_parts[text]),
+    )
+
+
+def _with_settings(document: Document, settings: Sequence[str]) -> Document:
+    """Lay settings over a profile; their paths start from where the command was given."""
+    if not settings:
+        return document
+    layer = settings_layer(document, [read_setting(text) for text in settings])
+    _check(layer, schema_problems(layer))
+    _make_absolute(layer, Path())
+    return merged(document, layer)
+
+
+def _check(document: Document, problems: list[Problem]) -> None:
+    if problems:
+        raise profile_error(document.source, problems)
 
 
 def _name(path: Path) -> str:
@@ -64,12 +97,6 @@ def _name(path: Path) -> str:
     if path.is_relative_to(PACKAGED):
         return path.relative_to(PACKAGED).with_suffix("").as_posix()
     return path.stem
-
-
-def _of_mix(overrides: Overrides) -> tuple[Overrides, Overrides]:
-    """Divide flags into those of a mix's load and those of its parts' requests."""
-    of_load = replace(overrides, max_tokens=None, endpoint=None)
-    return of_load, Overrides(max_tokens=overrides.max_tokens, endpoint=overrides.endpoint)
 
 
 def _mix_parts(document: Document, overrides: Overrides) -> tuple[MixPart, ...]:
@@ -142,20 +169,8 @@ def _find(name_or_path: str, folder: Path) -> Path:
 def _read_chain(path: Path, source: str, below: tuple[Path, ...]) -> Document:
     """Read a file over everything that it extends. `below` are the files that led here."""
     document, problems = read_document(path, source)
-    problems += schema_problems(document)
-    if problems:
-        raise profile_error(source, problems)
-    for key in PATH_KEYS:
-        if document.values.get(key) is not None:
-            document.values[key] = str(
-                (path.parent / Path(document.values[key]).expanduser()).resolve()
-            )
-    if document.values.get("mix"):
-        document.values["mix"] = {
-            str((path.parent / name).resolve()) if _is_path(name) else name: weight
-            for name, weight in document.values["mix"].items()
-        }
-    inline_schemas(document, path.parent)
+    _check(document, problems + schema_problems(document))
+    _make_absolute(document, path.parent)
     extended = document.values.pop("extends", None)
     if extended is None:
         return document
@@ -175,6 +190,19 @@ def _read_chain(path: Path, source: str, below: tuple[Path, ...]) -> Document:
         below_all = base if below_all is None else merged(below_all, base)
     assert below_all is not None  # noqa: S101 - the schema wants one at the least
     return merged(below_all, document)
+
+
+def _make_absolute(document: Document, folder: Path) -> None:
+    """Write out paths that are relative to `folder`; put schemas in the place of files."""
+    for key in PATH_KEYS:
+        if document.values.get(key) is not None:
+            document.values[key] = str((folder / Path(document.values[key]).expanduser()).resolve())
+    if document.values.get("mix"):
+        document.values["mix"] = {
+            str((folder / name).resolve()) if _is_path(name) else name: weight
+            for name, weight in document.values["mix"].items()
+        }
+    inline_schemas(document, folder)
 
 
 def _find_base(extended: str, path: Path, document: Document) -> Path:

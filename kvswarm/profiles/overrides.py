@@ -20,6 +20,8 @@ class Overrides:
     max_tokens: int | None = None
     endpoint: Literal["chat", "completions"] | None = None
     seed: int | None = None
+    settings: tuple[str, ...] = ()
+    """Texts `KEY=VALUE`, of any key: see `settings.py`."""
 
 
 FLAGS = {

@@ -29,6 +29,8 @@ class Version(NamedTuple):
 
 OLDEST: Final = Version(0, 4, 0)
 """What came before had an API of its own, and is in no table here."""
+NEWEST: Final = Version(0, 32, 0)
+"""The last one that the tables were read from; later ones are taken to be like it."""
 
 
 def vllm_version(text: str) -> Version:

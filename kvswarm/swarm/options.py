@@ -12,13 +12,15 @@ from typing import Any, Final
 
 from kvswarm.errors import UsageError
 from kvswarm.profiles.model import Load
-from kvswarm.profiles.overrides import Overrides
+from kvswarm.profiles.overrides import FLAGS, Overrides
+from kvswarm.profiles.settings import read_setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
     """One option of a run. `kind` is int, float, str or bool (a flag).
 
+    `repeated`: it may be given more than once; its values are a tuple, in order.
     `in_web_ui`: whoever has Locust's web page may change it. Not so for what names secrets, files
     of this machine, other servers, or how the target is trusted.
     """
@@ -29,6 +31,7 @@ class Option:
     metavar: str | None = None
     choices: tuple[str, ...] | None = None
     in_web_ui: bool = True
+    repeated: bool = False
 
     @property
     def key(self) -> str:
@@ -42,6 +45,8 @@ class Option:
         """
         if value is None or value == "":
             return None
+        if self.repeated:
+            return tuple(value)
         try:
             return self.kind(value)
         except ValueError as error:
@@ -68,6 +73,8 @@ OPTIONS: Final = (
            in_web_ui=False),
     Option(name="metrics-url", kind=str, metavar="[NAME=]URL,...", in_web_ui=False,
            help="Metrics endpoints of replicas and GPUs, besides the server's own page."),
+    Option(name="set", kind=str, metavar="KEY=VALUE", in_web_ui=False, repeated=True,
+           help="Key of the profile, by its path, and its value in YAML; repeatable."),
     Option(name="seed", kind=int, help="Seed of prompts and arrivals.", metavar="S"),
     Option(name="out", kind=str, help="The run directory itself; must be new or empty.",
            metavar="DIR", in_web_ui=False),
@@ -75,7 +82,12 @@ OPTIONS: Final = (
 
 
 def overrides_of(values: Mapping[str, Any]) -> Overrides:
-    """The profile's overrides among option values, by key."""
+    """The profile's overrides among option values, by key.
+
+    Raises UsageError where a flag and a setting give the same key, ProfileError for what is none.
+    """
+    settings = tuple(values.get("set") or ())
+    _check_given_once(values, settings)
     return Overrides(
         requests=values.get("requests"),
         duration_s=values.get("duration"),
@@ -84,7 +96,18 @@ def overrides_of(values: Mapping[str, Any]) -> Overrides:
         max_tokens=values.get("max_tokens"),
         endpoint=values.get("endpoint"),
         seed=values.get("seed"),
+        settings=settings,
     )
+
+
+def _check_given_once(values: Mapping[str, Any], settings: tuple[str, ...]) -> None:
+    for text in settings:
+        setting = read_setting(text)
+        flag = FLAGS.get(setting.key, "")
+        if values.get(flag.removeprefix("--").replace("-", "_")) is not None:
+            raise UsageError(
+                f"{setting.source}: {flag} gives the same key", fix="Keep one of the two."
+            )
 
 
 def option_values(now: Mapping[str, Any], at_start: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,7 +136,8 @@ def locust_arguments(values: Mapping[str, Any]) -> list[str]:
         value = values.get(option.key)
         if value is None or value is False:
             continue
-        arguments.append(f"--kv-{option.name}")
-        if option.kind is not bool:
-            arguments.append(str(value))
+        for each in value if option.repeated else (value,):
+            arguments.append(f"--kv-{option.name}")
+            if option.kind is not bool:
+                arguments.append(str(each))
     return arguments

@@ -60,6 +60,8 @@ def attach(profile: str) -> None:
                 settings["action"] = "store_true"
             else:
                 settings.update(type=option.kind, choices=option.choices)
+            if option.repeated:
+                settings["action"] = "append"
             name = f"--kv-{option.name}"
             action: Any = group.add_argument(name, dest=f"kv_{option.key}", **settings)
             action.include_in_web_ui = option.in_web_ui  # a group takes no word of it

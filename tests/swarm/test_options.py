@@ -11,18 +11,22 @@ from hypothesis import strategies as st
 
 from kvswarm.errors import UsageError
 from kvswarm.profiles.load import load_profile
-from kvswarm.swarm.options import OPTIONS, locust_arguments, overrides_of
+from kvswarm.swarm.options import OPTIONS, Option, locust_arguments, option_values, overrides_of
 from kvswarm.swarm.secrets import HEADERS_ENV, Mask, headers_of, parse_headers
 
 
-def value_of(kind: type, choices: tuple[str, ...] | None) -> st.SearchStrategy[Any]:
-    if choices is not None:
-        return st.sampled_from(choices)
+def value_of(option: Option) -> st.SearchStrategy[Any]:
+    if option.choices is not None:
+        return st.sampled_from(option.choices)
     texts = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1).filter(
         lambda text: not text.startswith("-")
     )
     finite = st.floats(0, 1e9)
-    return {bool: st.booleans(), int: st.integers(0, 2**40), float: finite, str: texts}[kind]
+    kinds: dict[type, Any] = {
+        bool: st.booleans(), int: st.integers(0, 2**40), float: finite, str: texts
+    }  # fmt: skip
+    one = kinds[option.kind]
+    return st.lists(one, min_size=1, max_size=4).map(tuple) if option.repeated else one
 
 
 def present(values: dict[str, Any]) -> dict[str, Any]:
@@ -31,7 +35,7 @@ def present(values: dict[str, Any]) -> dict[str, Any]:
 
 
 some_values = st.fixed_dictionaries(
-    {}, optional={option.key: value_of(option.kind, option.choices) for option in OPTIONS}
+    {}, optional={option.key: value_of(option) for option in OPTIONS}
 )
 
 
@@ -43,8 +47,11 @@ def test_what_is_written_for_locust_is_read_back_as_the_same_values(
     for option in OPTIONS:
         settings: dict[str, Any] = {"dest": option.key}
         settings |= {"action": "store_true"} if option.kind is bool else {"type": option.kind}
+        settings |= {"action": "append"} if option.repeated else {}
         parser.add_argument(f"--kv-{option.name}", **settings)
     read = vars(parser.parse_args(locust_arguments(values)))
+    read = {f"kv_{key}": value for key, value in read.items()}
+    read = option_values(read, read)
     assert present(read) == present(values)
 
 

@@ -146,33 +146,42 @@ def make_model(python: str, directory: Path) -> None:
     subprocess.run([python, script, directory, words], check=True, timeout=START_S)
 
 
-@contextlib.contextmanager
-def serving(python: str, directory: Path, *flags: str) -> Iterator[Server]:
-    """Start `vllm serve`, wait until it is healthy, kill it at the end."""
-    port = _free_port()
-    log_path = directory.parent / f"vllm-{port}.log"
-    command = [
+def serve_command(python: str, directory: Path) -> list[str]:
+    """`vllm serve` for the tiny model, but for its port."""
+    return [
         python, "-m", "vllm.entrypoints.cli.main", "serve", str(directory),
-        "--host", "127.0.0.1", "--port", str(port), "--served-model-name", MODEL,
-        "--load-format", "dummy", "--enforce-eager", "--max-model-len", "2048", *flags,
+        "--host", "127.0.0.1", "--served-model-name", MODEL,
+        "--load-format", "dummy", "--enforce-eager", "--max-model-len", "2048",
     ]  # fmt: skip
-    cores = server_cores()
-    environ = {
+
+
+def server_environment() -> dict[str, str]:
+    """This environment, and what keeps vLLM small, quiet and at home."""
+    return {
         **os.environ,
-        "OMP_NUM_THREADS": str(min(len(cores), 4)),
+        "OMP_NUM_THREADS": str(min(len(server_cores()), 4)),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_SLEEP_WHEN_IDLE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }
+
+
+@contextlib.contextmanager
+def serving(python: str, directory: Path, *flags: str) -> Iterator[Server]:
+    """Start `vllm serve`, wait until it is healthy, kill it at the end."""
+    port = _free_port()
+    log_path = directory.parent / f"vllm-{port}.log"
+    command = [*serve_command(python, directory), "--port", str(port), *flags]
+    cores = server_cores()
     with log_path.open("wb") as log:
         process = subprocess.Popen(
             command,
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env=environ,
+            env=server_environment(),
             cwd=directory.parent,
             start_new_session=True,
         )

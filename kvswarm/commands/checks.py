@@ -1,0 +1,76 @@
+"""What a person can get wrong about a run, found before anything is made or sent.
+
+In:  `RunRequest`.  Out: the profile; after that the target, as it answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kvswarm.analysis.baseline import check_same_workload
+from kvswarm.commands.load import RunRequest
+from kvswarm.commands.serve import server_command
+from kvswarm.errors import UsageError
+from kvswarm.profiles.load import load_profile
+from kvswarm.profiles.model import Profile
+from kvswarm.rundir import new_run_dir
+from kvswarm.stream.target import TLS, Target
+from kvswarm.swarm.options import overrides_of
+from kvswarm.swarm.preflight import check_adapters, find_target
+from kvswarm.swarm.secrets import headers_of
+from kvswarm.telemetry.sources import sources_of
+from kvswarm.workload.workload import open_workload
+
+
+def profile_of(request: RunRequest) -> Profile:
+    """Load the profile as the flags refine it. Raises ProfileError or UsageError."""
+    return load_profile(request.values["profile"], overrides_of(request.values))
+
+
+def check(request: RunRequest, profile: Profile) -> None:
+    """Find what cannot work without asking the target: flags, secrets, files. Raises KvswarmError.
+
+    The workload is opened here, and again by each process that sends: reading a file of prompts
+    twice costs less than half a minute of silence before the mistake in it is told.
+    """
+    if request.serve is not None:
+        if request.url is not None:
+            raise UsageError(
+                "--serve with --url: the server is either started here or there already",
+                fix="Leave one of the two out.",
+            )
+        server_command(request.serve, profile, request.values.get("model"))
+    tls = _tls(request)
+    sources_of(_target(request), request.values.get("metrics_url"), tls)
+    if tls.ca_file is not None:
+        tls.context()
+    out = request.out
+    if out is not None and out.exists():
+        new_run_dir(profile.name, out)  # makes nothing that is there, and refuses what holds files
+    if request.baseline is not None:
+        check_same_workload(profile, request.baseline)
+    open_workload(profile)
+
+
+def _tls(request: RunRequest) -> TLS:
+    values = request.values
+    return TLS(ca_file=values.get("ca_file"), insecure=bool(values.get("insecure")))
+
+
+def _target(request: RunRequest) -> Target:
+    """The target as the flags and the environment give it; without a URL, any that is none."""
+    headers = headers_of(request.values.get("api_key_env"), flags=request.headers)
+    url = "http://127.0.0.1" if request.url is None else request.url
+    return Target.of(url, headers, _tls(request))
+
+
+def with_target(request: RunRequest, profile: Profile) -> RunRequest:
+    """Find base path and model, so that a wrong URL ends here and not in a run of failures."""
+    found = find_target(
+        _target(request),
+        request.values.get("model"),
+        profile.endpoint,
+        profile.timeouts.connect_s,
+    )
+    check_adapters(found, profile)
+    return replace(request, url=found.base_url, values={**request.values, "model": found.model})
