@@ -1,7 +1,7 @@
 """Make the directory of a LoRA adapter for the tiny model; run by the vLLM venv's python.
 
-Two files, as PEFT writes them. The weights are random and large enough to change what the model
-says; a seed of its own makes every adapter another one.
+Two files, as PEFT writes them. The weights are random, and a seed of its own makes every adapter
+another one.
 
 Use: python tiny_adapter.py DIRECTORY MODEL_DIRECTORY SEED
 """
@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import save_file
 
 RANK = 8
+ALPHA = 1000 * RANK
+"""`--load-format dummy` draws all weights, norms too, from within 0.001 of 0: less would be lost."""
 MODULES = ("q_proj", "v_proj")
 
 
@@ -37,7 +39,7 @@ def write_adapter(directory: Path, model: Path, seed: int) -> None:
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "r": RANK,
-        "lora_alpha": RANK,
+        "lora_alpha": ALPHA,
         "lora_dropout": 0.0,
         "bias": "none",
         "target_modules": MODULES,

@@ -38,7 +38,9 @@ def train(words: list[str]) -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.train_from_iterator(
         [*sentences, printable],
-        trainers.BpeTrainer(vocab_size=4096, special_tokens=[START, ROLE, END], show_progress=False),
+        trainers.BpeTrainer(
+            vocab_size=4096, special_tokens=[START, ROLE, END], show_progress=False
+        ),
     )
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{START} $A", special_tokens=[(START, tokenizer.token_to_id(START))]
