@@ -172,13 +172,20 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     def tpot_ms(self) -> float | None:
         """(last token - first token) / (output tokens - tokens in the first event), in ms.
 
+        Where the server told the tokens of each event, those after the last one are left out too:
+        of a call's closing tags the client sees nothing, so they took none of that time.
         None without the server's usage, or where no token came after the first event.
         """
         if self.first_token_ns is None or self.last_token_ns is None:
             return None
         if self.completion_tokens is None:
             return None
-        later_tokens = self.completion_tokens - (self.first_event_tokens or 1)
+        if self.packed_event_tokens:
+            later_tokens = int(self.event_tokens[1:].sum())
+        elif self.first_event_tokens is not None:
+            later_tokens = self.events - 1  # told, and none was packed: one token to each event
+        else:
+            later_tokens = self.completion_tokens - 1
         if later_tokens <= 0:
             return None
         return (self.last_token_ns - self.first_token_ns) / 1e6 / later_tokens

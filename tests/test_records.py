@@ -143,6 +143,26 @@ def test_tpot_spreads_the_time_after_the_first_event_over_the_tokens_after_it(
     assert made.tpot_ms == tpot_ms
 
 
+@pytest.mark.parametrize(
+    ("event_tokens", "tpot_ms"),
+    [
+        ([22, 13, 1, 1], 20.0),  # 300 ms / (13 + 1 + 1), and not / (91 - 22)
+        ([40, 1], 300.0),
+        ([40], None),
+    ],
+)
+def test_tpot_leaves_out_tokens_that_no_event_shows(
+    event_tokens: list[int], tpot_ms: float | None
+) -> None:
+    """A tool-call parser keeps the closing tag: its tokens come after the last event's time."""
+    made = record(
+        sent_ns=0, first_token_ns=5_000_000_000, last_token_ns=5_300_000_000, end_ns=9_000_000_000,
+        completion_tokens=91, first_event_tokens=event_tokens[0],
+        packed_event_tokens=np.array(event_tokens, dtype="<u2").tobytes(),
+    )  # fmt: skip
+    assert made.tpot_ms == tpot_ms
+
+
 def test_only_a_request_without_an_error_is_ok() -> None:
     """What is ok enters the latencies."""
     assert record().ok

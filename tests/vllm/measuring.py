@@ -36,6 +36,8 @@ FINISHED = "vllm:request_success_total"
 class Measured:
     """One run, as both sides saw it."""
 
+    path: Path
+    """The run directory."""
     code: int
     output: str
     rows: pd.DataFrame
@@ -59,12 +61,30 @@ class Measured:
         return self.after.histogram(name).since(self.before.histogram(name))
 
 
-def measure(server: Server, directory: Path, *flags: str) -> Measured:
-    """Run until the verdict is not `invalid`, at most ATTEMPTS times, each with another seed."""
+def refined(name: str, server: Server, directory: Path, *more: str) -> Path:
+    """Refine a packaged profile: exact prompts, and no gates on latency meant for a GPU."""
+    path = directory / f"{name}.yaml"
+    lines = [
+        f"extends: {name}",
+        f"tokenizer: {server.tokenizer}",
+        "slo: null",
+        "gate: {error_share: 0}",
+        *more,
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def measure(server: Server, directory: Path, *flags: str, seed: int | None = None) -> Measured:
+    """Run until the verdict is not `invalid`, at most ATTEMPTS times.
+
+    Each has another seed, so that no prompt comes twice, unless one is given.
+    """
     earlier: list[Measured] = []
     while True:
-        seed = str(len(list(directory.iterdir())))
-        measured = _run(server, directory / f"run-{seed}", *flags, "--seed", seed)
+        number = len(list(directory.iterdir()))
+        chosen = number if seed is None else seed
+        measured = _run(server, directory / f"run-{number}", *flags, "--seed", str(chosen))
         if measured.code != INVALID:
             return Measured(**{**vars(measured), "earlier": earlier})
         logger.info("called invalid:\n%s", measured.output)
@@ -88,6 +108,7 @@ def _run(server: Server, out: Path, *flags: str) -> Measured:
         pytest.fail(f"kvswarm measured nothing, exit code {ended.returncode}:\n{ended.stdout}")
     rows = pd.read_parquet(out / "requests.parquet")
     return Measured(
+        path=out,
         code=ended.returncode,
         output=ended.stdout,
         rows=rows,
@@ -95,6 +116,18 @@ def _run(server: Server, out: Path, *flags: str) -> Measured:
         before=before,
         after=_settled(server, before, len(rows)),
     )
+
+
+def check_served(run: Measured) -> None:
+    """One row for each request the server served, all of them ok, and the same tokens on both sides."""
+    rows, requests = run.rows, run.summary["requests"]
+    assert rows["error_kind"].isna().all(), rows["error_detail"].tolist()
+    assert sum(requests["phases"].values()) == len(rows)
+    assert requests["sent"] == requests["ok"] == (rows["phase"] == "measure").sum()
+    assert sorted(rows["index"]) == list(range(len(rows)))
+    assert run.counted(FINISHED) == len(rows)
+    assert run.counted("vllm:generation_tokens_total") == rows["completion_tokens"].sum()
+    assert run.counted("vllm:prompt_tokens_total") == rows["prompt_tokens"].sum()
 
 
 def _settled(server: Server, before: Metrics, requests: int) -> Metrics:

@@ -70,6 +70,13 @@ class Metrics:
             raise KeyError(name)
         return sum(values)
 
+    def by_label(self, name: str, label: str) -> dict[str, float]:
+        """A metric's values by one of its labels. Raises KeyError: vLLM has no such metric."""
+        found = {labels[label]: value for each, labels, value in self._samples if each == name}
+        if not found:
+            raise KeyError(name)
+        return found
+
     def histogram(self, name: str) -> Histogram:
         """A histogram of the one engine. Raises KeyError: vLLM has no such metric."""
         buckets = [
@@ -113,6 +120,12 @@ class Server:
         count: int = json.loads(self._ask("POST", "/tokenize", {"model": MODEL, **asked}))["count"]
         return count
 
+    def complete(self, **asked: Any) -> str:
+        """Ask for one completion, at once and not as a stream; give its text."""
+        answer = json.loads(self._ask("POST", "/v1/completions", asked))
+        text: str = answer["choices"][0]["text"]
+        return text
+
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         with contextlib.closing(connection):
@@ -144,6 +157,12 @@ def make_model(python: str, directory: Path) -> None:
     words = Path(__file__).parents[2] / "kvswarm" / "workload" / "words.txt"
     script = Path(__file__).with_name("tiny_model.py")
     subprocess.run([python, script, directory, words], check=True, timeout=START_S)
+
+
+def make_adapter(python: str, directory: Path, model: Path, seed: int) -> None:
+    """Make a LoRA adapter for the tiny model; another seed makes another one."""
+    script = Path(__file__).with_name("tiny_adapter.py")
+    subprocess.run([python, script, directory, model, str(seed)], check=True, timeout=START_S)
 
 
 def serve_command(python: str, directory: Path) -> list[str]:

@@ -2,7 +2,7 @@
 
 Four files: config, tokenizer, its configuration with a chat template, generation defaults. There
 are no weights: `--load-format dummy` draws them. The tokenizer is a byte-level BPE trained on
-ASCII words, so that every token but the two special ones is text by itself: no answer holds half
+ASCII words, so that every token but the three special ones is text by itself: no answer holds half
 a character, which a server keeps back until the other half comes.
 
 Use: python tiny_model.py DIRECTORY WORDS_FILE
@@ -17,11 +17,14 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-START, ROLE = "<|start|>", "<|role|>"
+START, ROLE, END = "<|start|>", "<|role|>", "<|end|>"
 CONTEXT_TOKENS = 2048
 TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}<|role|>{{ message.role }}\n{{ message.content }}"
-    "{% endfor %}{% if add_generation_prompt %}<|role|>assistant\n{% endif %}"
+    "{{ bos_token }}{% if tools %}<|role|>tools\n{% for tool in tools %}{{ tool.function.name }}: "
+    "{{ tool.function.description }}\n{% endfor %}{% endif %}"
+    "{% for message in messages %}<|role|>{{ message.role }}\n{{ message.content }}"
+    "{% for call in message.tool_calls or [] %}{{ call.function | tojson }}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}<|role|>assistant\n{% endif %}"
 )
 
 
@@ -35,7 +38,9 @@ def train(words: list[str]) -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.train_from_iterator(
         [*sentences, printable],
-        trainers.BpeTrainer(vocab_size=4096, special_tokens=[START, ROLE], show_progress=False),
+        trainers.BpeTrainer(
+            vocab_size=4096, special_tokens=[START, ROLE, END], show_progress=False
+        ),
     )
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{START} $A", special_tokens=[(START, tokenizer.token_to_id(START))]
@@ -64,11 +69,12 @@ def write_model(directory: Path, words: list[str]) -> None:
             "hidden_act": "silu",
             "tie_word_embeddings": False,
             "bos_token_id": tokenizer.token_to_id(START),
-            "eos_token_id": None,
+            "eos_token_id": tokenizer.token_to_id(END),
         },
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": START,
+            "eos_token": END,
             "clean_up_tokenization_spaces": False,
             "model_max_length": CONTEXT_TOKENS,
             "chat_template": TEMPLATE,
