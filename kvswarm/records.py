@@ -182,10 +182,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
             return None
         if self.packed_event_tokens:
             later_tokens = int(self.event_tokens[1:].sum())
-        elif self.first_event_tokens is not None:
-            later_tokens = self.events - 1  # told, and none was packed: one token to each event
+        elif self.first_event_tokens == 1 and self.events > 1:
+            later_tokens = self.events - 1  # told, and not packed: each event had one token
         else:
-            later_tokens = self.completion_tokens - 1
+            later_tokens = self.completion_tokens - (self.first_event_tokens or 1)
         if later_tokens <= 0:
             return None
         return (self.last_token_ns - self.first_token_ns) / 1e6 / later_tokens

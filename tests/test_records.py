@@ -163,6 +163,15 @@ def test_tpot_leaves_out_tokens_that_no_event_shows(
     assert made.tpot_ms == tpot_ms
 
 
+def test_tpot_leaves_them_out_where_each_event_had_one_token() -> None:
+    """Then nothing was packed, and the first event's count alone says that the server told."""
+    made = record(
+        sent_ns=0, first_token_ns=5_000_000_000, last_token_ns=5_300_000_000, end_ns=9_000_000_000,
+        completion_tokens=91, first_event_tokens=1, events=11,
+    )  # fmt: skip
+    assert made.tpot_ms == 30.0
+
+
 def test_only_a_request_without_an_error_is_ok() -> None:
     """What is ok enters the latencies."""
     assert record().ok
