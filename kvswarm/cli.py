@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import kvswarm
-from kvswarm.errors import EXIT_INTERRUPTED, KvswarmError
+from kvswarm.errors import EXIT_INTERRUPTED, KvswarmError, UsageError
+from kvswarm.serving.versions import NEWEST
 from kvswarm.swarm.options import OPTIONS
 
 if TYPE_CHECKING:
@@ -213,15 +214,35 @@ def report(path: Path, baseline: Path | None, as_json: bool) -> int:
 @commands.command()
 @click.argument("name", required=False)
 @click.option("--use-case", metavar="NAME", help="Recommend profiles for a use case.")
+@click.option("--flags", is_flag=True, help="Show how to start a server for the profile NAME.")
+@click.option(
+    "--vllm-version", metavar="V", default=str(NEWEST), show_default=True, help="With --flags."
+)
+@click.option("--model", metavar="NAME|DIR", help="With --flags: for drafts and memory.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def profiles(name: str | None, use_case: str | None, as_json: bool) -> int:
+def profiles(  # noqa: PLR0913, PLR0917 - one per flag
+    name: str | None,
+    use_case: str | None,
+    flags: bool,
+    vllm_version: str,
+    model: str | None,
+    as_json: bool,
+) -> int:
     """List the packaged profiles, recommend some for a use case, or show one as it is resolved.
 
     Example: kvswarm profiles --use-case latency
     """
-    from kvswarm.commands.profiles import show_profile, show_profiles  # noqa: PLC0415
+    from kvswarm.commands.profiles import (  # noqa: PLC0415
+        show_flags,
+        show_profile,
+        show_profiles,
+    )
 
-    if name is not None:
+    if flags:
+        if name is None:
+            raise UsageError("--flags: of which profile?", fix="Give its name or file.")
+        show_flags(name, vllm_version, model)
+    elif name is not None:
         show_profile(name, as_json=as_json)
     else:
         show_profiles(use_case, as_json=as_json)

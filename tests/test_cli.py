@@ -348,3 +348,50 @@ def test_simulate_says_where_it_listens_and_ends_with_a_signal(tmp_path: Path) -
     assert done.code == 0
     assert done.out == f"kvswarm simulator on {address}\n"
     assert done.err == ""
+
+
+LLAMA_8B = {
+    "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336,
+    "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+    "vocab_size": 128256, "tie_word_embeddings": False,
+}  # fmt: skip
+
+
+def test_a_profile_tells_how_to_start_its_server_and_how_large_it_is(
+    type_in: TypeIn, tmp_path: Path
+) -> None:
+    """A person copies the line; the memory is what the model's own config.json gives."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps(LLAMA_8B))
+    told = type_in("profiles", "quantization/fp8", "--flags", "--model", "model").out
+    command, *notes = told.splitlines()
+    assert command.startswith("vllm serve model --quantization fp8 --kv-cache-dtype fp8 ")
+    assert all(note.startswith("# ") for note in notes)
+    assert "8,030.3 million parameters" in told
+    assert "65.5 kB of KV cache a token" in told  # 2 x 32 layers x 8 heads x 128 x 1 byte
+
+
+def test_flags_are_those_of_the_version_that_reads_them(type_in: TypeIn) -> None:
+    """Speculation was spelled out before 0.9."""
+    old = type_in("profiles", "speculative-decoding", "--flags", "--vllm-version", "0.6.3").out
+    new = type_in("profiles", "speculative-decoding", "--flags").out
+    assert "--num-speculative-tokens 4" in old
+    assert "--speculative-config" not in old
+    assert "--speculative-config '{" in new
+
+
+def test_automatic_speculation_asks_for_the_model(type_in: TypeIn, tmp_path: Path) -> None:
+    """And refuses, with the reason, where no draft fits."""
+    profile = tmp_path / "auto.yaml"
+    profile.write_text("extends: standard\nspeculative: auto\n")
+    asked = type_in("profiles", str(profile), "--flags")
+    assert (asked.code, "--model" in asked.err) == (2, True)
+    chosen = type_in(
+        "profiles", str(profile), "--flags", "--model", "meta-llama/Llama-3.1-70B-Instruct"
+    )
+    assert "Llama-3.2-1B" in chosen.out
+    refused = type_in("profiles", str(profile), "--flags", "--model", "Qwen/Qwen2.5-7B-Instruct")
+    assert refused.code == 2
+    assert "152064" in refused.err
+    assert "ngram" in refused.err
+    assert type_in("profiles", "--flags").code == 2

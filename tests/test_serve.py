@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from kvswarm.commands.serve import Serve, server_command, server_features, without_key
+from kvswarm.commands.serve import Serve, server_command, without_key
+from kvswarm.commands.wanted import server_features
 from kvswarm.errors import ProfileError, UsageError
 from kvswarm.profiles.load import load_profile
 from kvswarm.profiles.overrides import Overrides

@@ -11,6 +11,7 @@ import yaml
 from rich.console import Console
 from rich.markup import escape
 
+from kvswarm.commands.wanted import flag_lines
 from kvswarm.errors import UsageError
 from kvswarm.profiles.load import PackagedProfile, list_profiles, load_profile
 from kvswarm.profiles.problems import nearest
@@ -89,3 +90,10 @@ def show_profile(name: str, *, as_json: bool) -> None:
     else:
         text = yaml.safe_dump(json.loads(json.dumps(plain)), sort_keys=False, allow_unicode=True)
         Console().print(escape(text), soft_wrap=True, highlight=False)
+
+
+def show_flags(name: str, version: str, model: str | None) -> None:
+    """Print how to start a server for a profile. Raises ProfileError or UsageError."""
+    console = Console()
+    for line in flag_lines(load_profile(name), version, model):
+        _print(line, console)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import os
 import re
 import shlex
@@ -27,9 +26,9 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from kvswarm.errors import ProfileError, TargetError, UsageError
+from kvswarm.commands.wanted import draft_of, server_features
+from kvswarm.errors import TargetError, UsageError
 from kvswarm.profiles.model import Profile
-from kvswarm.serving.drafts import choose_draft
 from kvswarm.serving.flags import vllm_flags
 from kvswarm.serving.versions import NEWEST
 
@@ -107,7 +106,7 @@ def server_command(serve: Serve, profile: Profile, model: str | None) -> ServerC
         )
     features = server_features(profile)
     if features.get("speculative") == "auto":
-        features["speculative"] = _chosen_draft(given, model)
+        features["speculative"] = draft_of(_named_model(given, model))
     flags = vllm_flags(features, serve.version)
     return ServerCommand(
         given=given,
@@ -122,36 +121,15 @@ def has_warmup(profile: Profile) -> bool:
     return bool(profile.warmup.requests or profile.warmup.duration_s)
 
 
-def server_features(profile: Profile) -> dict[str, Any]:
-    """Give `vllm_features` with `speculative` in it; of a mix, those of its parts together.
-
-    Raises ProfileError where two parts want one server to be different things.
-    """
-    features: dict[str, Any] = {}
-    for each in (profile, *(part.profile for part in profile.mix)):
-        wanted = dict(each.vllm_features)
-        if each.speculative is not None:
-            wanted["speculative"] = each.speculative
-        for key, value in wanted.items():
-            if features.setdefault(key, value) != value:
-                raise ProfileError(
-                    f"{profile.name}: its parts want one server with {key} {features[key]!r} and "
-                    f"with {value!r}",
-                    fix="Say which, for all parts: --set "
-                    f"{key if key == 'speculative' else f'vllm_features.{key}'}=VALUE.",
-                )
-    return features
-
-
-def _chosen_draft(words: tuple[str, ...], model: str | None) -> dict[str, Any]:
-    """What `speculative: auto` means for the model that a command serves."""
+def _named_model(words: tuple[str, ...], model: str | None) -> str:
+    """The model that a command serves. Raises UsageError where nothing names it."""
     name = _served_model(words) or model
     if name is None:
         raise UsageError(
             "speculative is auto, and --serve names no model to choose a draft for",
             fix="Name the model with --model.",
         )
-    return choose_draft(name, _config_of(Path(name))).config()
+    return name
 
 
 def _served_model(words: tuple[str, ...]) -> str | None:
@@ -162,15 +140,6 @@ def _served_model(words: tuple[str, ...]) -> str | None:
         if word == "--model" or (word == "serve" and not after.startswith("-")):
             return after or None
     return None
-
-
-def _config_of(directory: Path) -> dict[str, Any] | None:
-    """The config.json of a model that lies here; None where there is none that can be read."""
-    try:
-        config = json.loads((directory / "config.json").read_bytes())
-    except (OSError, ValueError):
-        return None
-    return config if isinstance(config, dict) else None
 
 
 @contextlib.contextmanager
