@@ -195,14 +195,22 @@ def test_who_asks_twice_has_a_stubborn_server_killed_with_all_that_it_started(
 def test_only_the_first_of_many_signals_is_raised_at_once() -> None:
     """A second one that came before the server is being stopped would have it forgotten."""
     with pytest.raises(KeyboardInterrupt), _Interrupts() as interrupts:  # noqa: PT012
-        os.kill(os.getpid(), signal.SIGTERM)
+        interrupts.release()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupts.pending
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_signal_while_the_server_is_being_started_waits_until_it_can_be_stopped() -> None:
+    """Raised amid the start, it would leave a process that nobody knows of."""
+    with _Interrupts() as interrupts:
+        os.kill(os.getpid(), signal.SIGINT)
         assert interrupts.pending
         with pytest.raises(KeyboardInterrupt):
             interrupts.release()
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert interrupts.pending
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert not interrupts.pending
 
 
 def test_a_server_does_not_outlive_a_run_that_is_killed(tmp_path: Path) -> None:
