@@ -5,7 +5,7 @@ Written as the run goes, readable after a crash:
 - `run.json`          what was run (`RunInfo`), rewritten atomically as the run goes on
 - `requests.journal`  batches of records, appended as they arrive; removed once the table is whole
 - `requests.parquet`  one row per request, made from the journal by `kvswarm.analysis`
-- `summary.json`, `report.html`, `locust.log`, Locust's own CSVs
+- `summary.json`, `report.html`, `locust.log`, Locust's own CSVs, `server.log` of `--serve`
 
 The journal is a sequence of frames `length (u32 LE) | crc32 (u32 LE) | payload`. The first payload
 is a JSON header, the others are what `records.encode_batch` made. A crash can cut the last frame

@@ -47,7 +47,7 @@ sys.exit(9)
 """
 )
 STUBBORN = """
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, lambda *_: open(sys.argv[0] + ".asked", "w").close())
 child = subprocess.Popen([sys.executable, "-c", "import signal, time\\n"
     "signal.signal(signal.SIGTERM, signal.SIG_IGN)\\ntime.sleep(600)"])
 with open(sys.argv[0] + ".child", "w") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kvswarm.commands.serve import Serve, server_command, without_key
+from kvswarm.commands.serve import Serve, _Interrupts, server_command, without_key
 from kvswarm.commands.wanted import server_features
 from kvswarm.errors import ProfileError, UsageError
 from kvswarm.profiles.load import load_profile
@@ -183,11 +184,50 @@ def test_who_asks_twice_has_a_stubborn_server_killed_with_all_that_it_started(
         until(lambda: child.exists() and bool(child.read_text()), "it has a child")
         assert len(server.left()) == 2
         started.process.send_signal(signal.SIGINT)
+        asked = Path(f"{server.path}.asked")
+        until(asked.exists, "it was asked to end")
         started.process.send_signal(signal.SIGTERM)
         until(lambda: started.process.poll() is not None or not server.left(), "it was killed")
         done = started.end()
     assert done.code == 130
     assert server.left() == []
+
+
+def test_only_the_first_of_many_signals_is_raised_at_once() -> None:
+    """A second one that came before the server is being stopped would have it forgotten."""
+    noted = False
+    with pytest.raises(KeyboardInterrupt), _Interrupts() as interrupts:  # noqa: PT012
+        interrupts.release()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        noted = interrupts.pending
+    assert noted
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_signal_while_the_server_is_being_started_waits_until_it_can_be_stopped() -> None:
+    """Raised amid the start, it would leave a process that nobody knows of."""
+    with _Interrupts() as interrupts:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupts.pending
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.release()
+        assert not interrupts.pending
+
+
+def test_a_server_does_not_outlive_a_run_that_is_killed(tmp_path: Path) -> None:
+    """Nobody can act on `kill -9` but another process."""
+    server = script(tmp_path, HANG)
+    with going(
+        *KVSWARM, "run", "--profile", forgiving(tmp_path), "--serve", str(server.path),
+        cwd=tmp_path,
+    ) as started:  # fmt: skip
+        until(lambda: bool(server.starts), "the server was started")
+        assert len(server.left()) == 1
+        started.process.kill()
+        started.process.wait()
+        until(lambda: not server.left(), "the server has ended")
 
 
 # -- bad usage: exit code 2, and nothing is started ------------------------------------------

@@ -4,7 +4,8 @@ In:  the command of --serve, and a profile.
 Out: `ServerCommand`, decided without starting anything; `served` gives the URL of the running one.
 
 Its output goes to a file. It has a process group of its own, so that Ctrl-C reaches this process
-alone, which ends the load first and the server afterwards.
+alone, which ends the load first and the server afterwards. Where this process is killed, the keeper
+between the two ends the server.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
+from kvswarm.commands.keeper import STOP_TIMEOUT_S
 from kvswarm.commands.wanted import draft_of, server_features
 from kvswarm.errors import TargetError, UsageError
 from kvswarm.profiles.model import Profile
@@ -33,7 +36,6 @@ from kvswarm.serving.flags import vllm_flags
 from kvswarm.serving.versions import NEWEST
 
 TIMEOUT_S: Final = 600.0
-STOP_TIMEOUT_S: Final = 20.0
 ASK_EVERY_S: Final = 0.2
 ANSWER_TIMEOUT_S: Final = 5.0
 LOG_TAIL_LINES: Final = 20
@@ -172,20 +174,14 @@ def served(command: ServerCommand, timeout_s: float, log: Path, console: Console
 
 
 def _started(words: list[str], command: ServerCommand, log_fd: int) -> subprocess.Popen[bytes]:
-    try:
-        return subprocess.Popen(  # noqa: S603 - the person's own command, no shell
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=log_fd,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **command.environment},
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise TargetError(
-            f"--serve: {words[0]} cannot be started: {error.strerror}",
-            fix="Try the command in a shell.",
-        ) from error
+    return subprocess.Popen(  # noqa: S603 - the person's own command, no shell
+        [sys.executable, "-m", "kvswarm.commands.keeper", *words],
+        stdin=subprocess.PIPE,
+        stdout=log_fd,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **command.environment},
+        start_new_session=True,
+    )
 
 
 def _wait_until_healthy(
@@ -238,6 +234,8 @@ def _stop(process: subprocess.Popen[bytes], interrupts: _Interrupts) -> None:
             process.wait(ASK_EVERY_S)
     _signal_group(process, signal.SIGKILL)
     process.wait()
+    assert process.stdin is not None  # noqa: S101 - asked for when it was started
+    process.stdin.close()
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
