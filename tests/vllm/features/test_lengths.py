@@ -12,20 +12,20 @@ from serving import Server
 pytestmark = pytest.mark.vllm
 logger = logging.getLogger("kvswarm.vllm")
 
-LENGTHS = [128, 512, 1536]
+LENGTHS = [64, 640, 1536]
 
 
 def test_ttft_grows_with_the_prompt(server: Server, runs: Path, tmp_path: Path) -> None:
     """Lengths take turns; medians of each tell what a prompt costs before its first token."""
     lengths = f"input_tokens: {{values: {LENGTHS}}}"
     profile = refined("attention", server, tmp_path, lengths)
-    flags = ["--requests", "45", "--concurrency", "1", "--max-tokens", "8"]
+    flags = ["--requests", "60", "--concurrency", "1", "--max-tokens", "8"]
     run = measure(server, runs, "--profile", str(profile), *flags)
     logger.info("attention, attempt %d\n%s", len(run.attempts), run.output)
     for attempt in run.attempts:
         check_served(attempt)
         rows = attempt.rows
-        assert rows.groupby("asked_input_tokens").size().to_dict() == dict.fromkeys(LENGTHS, 15)
+        assert rows.groupby("asked_input_tokens").size().to_dict() == dict.fromkeys(LENGTHS, 20)
         assert (rows["prompt_tokens"] - rows["asked_input_tokens"]).nunique() == 1
         assert attempt.counted("vllm:prefix_cache_hits_total") == 0
     variants = {v["variant"]: v for v in run.summary["variants"]}

@@ -107,7 +107,7 @@ def test_the_wire_has_several_tokens_in_an_event(measured: tuple[Measured, Measu
 def test_a_baseline_without_speculation_shows_what_it_does(
     measured: tuple[Measured, Measured],
 ) -> None:
-    """Requests in pairs: tokens per event up, time per token down."""
+    """Every figure with its interval, from requests in pairs; more tokens in an event."""
     base, run = measured
     section = run.summary["baseline"]
     assert section["run"] == base.summary["run"]["id"]
@@ -122,7 +122,7 @@ def test_a_baseline_without_speculation_shows_what_it_does(
     }  # fmt: skip
     assert all(effect["count"] == 24 for effect in effects.values())
     assert effects["tpot_ms"]["reference"] == pytest.approx(base.rows["tpot_ms"].median())
-    assert effects["tpot_ms"]["high"] < 0 < effects["tokens_per_event"]["low"]
+    assert effects["tokens_per_event"]["low"] > 0
     assert f"against {base.path}" in run.output
 
 

@@ -79,7 +79,7 @@ def test_forced_calls_are_sound_unless_max_tokens_cut_them(
     for variant in FORCED:
         scores = rows[rows["variant"] == variant]["output_score"]
         assert len(scores) > 6
-        assert "valid" in set(scores)
+        assert set(scores) & {"valid", "wrong_function"}
     # The server may write a 31 February, which no pattern of a date keeps out.
     days = rows["output_detail"].str.contains('the schema wants format "date', na=False)
     named = rows[(rows["variant"] == "named") & ~days]
@@ -129,7 +129,9 @@ def test_junk_is_scored_as_junk_where_nothing_holds_the_arguments(
     server: Server, runs: Path, tmp_path: Path
 ) -> None:
     """Without strict, vLLM forces a call and lets its arguments be any JSON."""
-    loose = "tool_calling: {choice: {required: 1, named: 1}, strict: false, no_call_share: 0}"
+    loose = (
+        "tool_calling: {choice: {auto: 0, required: 1, named: 1}, strict: false, no_call_share: 0}"
+    )
     profile = refined("tool-calling", server, tmp_path, "warmup: null", loose)
     run, seen = scored_run(server, runs, profile, 24)
     assert kinds_told(run) == kinds_judged(seen)
