@@ -44,9 +44,8 @@ def resolve_features(values: Mapping[str, Any], load: Load, report: Report) -> d
         "images": _images(values),
         "adapters": {name: float(weight) for name, weight in values.get("adapters", {}).items()},
     }
-    for key in ("adapters", "mix"):
-        if values.get(key) and not any(values[key].values()):
-            report((key,), "has no weight above 0", "Give at least one a weight, such as 1.")
+    if values.get("adapters") and not any(values["adapters"].values()):
+        report(("adapters",), "has no weight above 0", "Give at least one a weight, such as 1.")
     _check_dialogues(features, load, report)
     return features
 

@@ -40,4 +40,5 @@ class ConversationFeature:
             variant=f"turn {turn + 1}",
             new_tokens=prompt.input_tokens,
             think_time_s=self._spec.think_time_s,
+            expectation=request.expectation,  # a constraint holds for every turn
         )

@@ -48,6 +48,7 @@ class FollowUp:
     new_tokens: int
     """Tokens of these messages, as an estimate."""
     think_time_s: float = 0.0
+    expectation: Expectation | None = None
 
 
 class Feature(Protocol):

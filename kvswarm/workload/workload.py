@@ -174,7 +174,7 @@ class Workload:
                 variant=follow.variant or request.variant,
                 turn=(request.turn or 0) + 1,
                 think_time_s=follow.think_time_s,
-                expectation=None,
+                expectation=follow.expectation,
             )
         return None
 

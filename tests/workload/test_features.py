@@ -70,6 +70,15 @@ def test_a_conversation_is_sent_with_all_that_was_said_before(tmp_path: Path) ->
     assert len(set(questions)) == 3
 
 
+def test_every_turn_of_a_constrained_conversation_is_judged(tmp_path: Path) -> None:
+    """The constraint is sent with every turn, so the server owes it in every turn."""
+    form = "structured_output: {control: false, constraints: [{choice: [yes it is, no it is not]}]}"
+    first, second = turns_of(written(tmp_path, f"conversation: {{turns: 2}}\n{form}"), 0)
+    assert first.expectation is not None
+    assert second.expectation == first.expectation
+    assert second.body["structured_outputs"] == first.body["structured_outputs"]
+
+
 @given(numbers=st.lists(st.integers(0, 10**6), min_size=2, max_size=3, unique=True))
 @settings(max_examples=10, deadline=None)
 def test_conversations_depend_on_their_number_alone(
