@@ -36,7 +36,9 @@ def records(draw: st.DrawFn) -> list[Record]:
         changes: dict[str, Any] = {
             "scenario": draw(st.sampled_from(["chat", "tools"])),
             "output_valid": draw(st.sampled_from([None, True, False])),
-            "error_kind": draw(st.sampled_from([None, None, None, "stall", "http_500", "cancelled"])),
+            "error_kind": draw(
+                st.sampled_from([None, None, None, "stall", "http_500", "cancelled"])
+            ),
         }
         gaps_ms = draw(st.lists(st.sampled_from([0.0, 8.0, 11.0, 12.0, 30.0, 30.001]), max_size=6))
         made.append(
@@ -141,7 +143,7 @@ def lagging(lag_ms: float, coalesced: int) -> Merged:
     [(0.03, 0, False), (40.0, 0, False), (0.03, 2, False), (40.0, 2, True)],
 )
 def test_a_generator_falls_behind_where_events_wait_for_it_and_pile_up(
-    lag_ms: float, coalesced: int, behind: bool
+    lag_ms: float, coalesced: int, behind: object
 ) -> None:
     """Kernel stamps make up for lateness alone; what is read together has lost its own time."""
     assert lagging(lag_ms, coalesced).falling_behind is behind

@@ -22,8 +22,8 @@ from kvswarm.telemetry.pages import NewestPages, Page
 LEVEL_NAMES: Final = ("running", "waiting", "kv_usage_share")
 SHARES: Final = frozenset({"kv_usage_share"})
 """Means over replicas and their parts; the others are sums."""
-STALE_S: Final = 15.0
-"""A source that was silent for longer says nothing of now."""
+STALE_S: Final = 10.0
+"""A source that missed a page by so much says nothing of now."""
 
 
 def _line_pattern() -> re.Pattern[bytes]:
@@ -58,17 +58,21 @@ class ServerLevels:
     def __init__(self, path: Path) -> None:
         self._pages = NewestPages(path)
         self._of: dict[str, tuple[int, Levels]] = {}
+        """By source: until when it counts (ns of CLOCK_REALTIME), and what it said."""
+        self._last_ns: dict[str, int] = {}
 
     def now(self, now_ns: int) -> Levels:
         """What the newest pages say; `now_ns` is of CLOCK_REALTIME."""
         try:
             for source, page in self._pages.read().items():
-                self._of[source] = (page.time_ns, levels_of(page))
-        except FileNotFoundError:  # there is no page yet, or they were turned into a table
+                # Long runs are asked ever less often: the next page may take as long again.
+                every_ns = page.time_ns - self._last_ns.get(source, page.time_ns)
+                until_ns = page.time_ns + 2 * every_ns + int(STALE_S * 1e9)
+                self._last_ns[source] = page.time_ns
+                self._of[source] = (until_ns, levels_of(page))
+        except OSError:  # there is no page yet, or they were turned into a table
             pass
-        return _together(
-            levels for time_ns, levels in self._of.values() if now_ns - time_ns <= STALE_S * 1e9
-        )
+        return _together(levels for until_ns, levels in self._of.values() if now_ns <= until_ns)
 
 
 def levels_of(page: Page) -> Levels:
@@ -80,7 +84,9 @@ def levels_of(page: Page) -> Levels:
         samples = _samples(page.text)
     except ValueError:
         return Levels()
-    return Levels(**{name: _level(samples, names.levels.get(name, ()), name) for name in LEVEL_NAMES})
+    return Levels(
+        **{name: _level(samples, names.levels.get(name, ()), name) for name in LEVEL_NAMES}
+    )
 
 
 def _kind(text: bytes) -> Names | None:
@@ -96,7 +102,7 @@ def _samples(text: bytes) -> Samples:
     """The lines of gauges that we read. Raises ValueError for what is not Prometheus's format."""
     lines = b"\n".join(LINES.findall(text)).decode("utf-8", "replace")
     families = text_string_to_metric_families(lines + "\n")
-    return [(s.name, s.labels, s.value) for family in families for s in family.samples]
+    return [(s.name, s.labels, float(s.value)) for family in families for s in family.samples]
 
 
 def _level(samples: Samples, candidates: Iterable[Level], name: str) -> float | None:
