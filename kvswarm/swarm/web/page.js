@@ -42,7 +42,8 @@ function append(fresh, anew) {
 function draw() {
   for (const [id, lines] of Object.entries(PLOTS)) {
     const data = lines.map(([name, label], index) => ({
-      x: samples.t_s, name: label, mode: "lines", line: {color: COLORS[index], width: 2},
+      x: samples.t_s, name: label, mode: "lines+markers",
+      line: {color: COLORS[index], width: 2}, marker: {color: COLORS[index], size: 4},
       y: name === "kv_usage_share" ? samples[name]?.map((v) => v === null ? null : v * 100) : samples[name],
     })).filter((line) => line.y?.some((value) => value !== null));
     Plotly.react($(`plot-${id}`), data, {

@@ -18,6 +18,7 @@ function link(text, href, target = "") {
 async function follow() {
   const open = new URLSearchParams(location.search).get("tab") === "llm";
   bar.style.display = open ? "flex" : "none";
+  document.body.style.paddingBottom = open ? `${bar.offsetHeight}px` : "";
   if (open && !document.hidden) {
     try {
       const told = await (await fetch("./llm/runs")).json();
