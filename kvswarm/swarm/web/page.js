@@ -64,10 +64,10 @@ function showState(told) {
     state.textContent = told.refusal || "No run yet. Start one on Locust's page.";
     return;
   }
-  const {over, state: stands, verdict, elapsed_s, profile, model} = told.run;
+  const {state: stands, verdict, elapsed_s, profile, model} = told.run;
   const bad = /^(invalid|none)/.test(verdict), warn = /^(degraded|so far: falling)/.test(verdict);
   state.className = bad ? "bad" : warn ? "warn" : "well";
-  state.textContent = `${stands}, ${elapsed_s.toFixed(0)} s. ${over ? "Verdict" : "Generator"}: ${verdict}. `
+  state.textContent = `${stands}, ${elapsed_s.toFixed(0)} s. Verdict: ${verdict}. `
     + `Profile ${profile}, model ${model}.` + (told.refusal ? ` Could not start another: ${told.refusal}` : "");
 }
 

@@ -1,4 +1,5 @@
-// Links on Locust's own page while its tab LLM is open: that tab's cells can hold text alone.
+// A line below Locust's own page while its tab LLM is open: links, because that tab's cells can hold
+// text alone, and how the run ended, because Locust asks for rows only while a run goes on.
 "use strict";
 
 const EVERY_MS = 1000;
@@ -15,6 +16,10 @@ function link(text, href, target = "") {
   return made;
 }
 
+function words(text) {
+  return Object.assign(document.createElement("span"), {textContent: text});
+}
+
 async function follow() {
   const open = new URLSearchParams(location.search).get("tab") === "llm";
   bar.style.display = open ? "flex" : "none";
@@ -23,9 +28,11 @@ async function follow() {
     try {
       const told = await (await fetch("./llm/runs")).json();
       const links = [link("Live plots", "./llm")];
-      const last = told.runs.find((run) => run.files.length);
+      const last = told.runs.find((run) => run.over);
+      if (told.runs.length && told.runs[0] !== last)
+        links.push(words(`${told.runs[0].name}: ${told.runs[0].state}`));
       if (last !== undefined) {
-        links.push(document.createTextNode(`${last.name}:`));
+        links.push(words(`${last.name}: ${last.verdict}`));
         for (const file of last.files)
           links.push(link(file, `./llm/runs/${last.id}/${file}`, file.endsWith(".html") ? "_blank" : ""));
       }

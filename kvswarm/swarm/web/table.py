@@ -51,7 +51,7 @@ def verdict_of(watch: Watch) -> str:
         return f"none: {watch.error}"
     if watch.verdict is not None:
         return ": ".join([watch.verdict["status"], *watch.verdict["reasons"][:1]])
-    if watch.state is State.PREPARING:
+    if watch.state in {State.PREPARING, State.REPORTING}:
         return "not yet"
     if watch.over:
         return "none: there is no summary; the log says why"
