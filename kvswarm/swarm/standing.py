@@ -68,10 +68,10 @@ class Part:
                 counts.by_error[kind] = counts.by_error.get(kind, 0) + 1
             counts.coalesced += record.coalesced_events
             counts.token_events += record.events
-            counts.checked += record.output_valid is not None
-            counts.valid += record.output_valid is True
         counts.ok += len(passed)
         counts.good += good
+        counts.checked += sum(record.output_valid is not None for record in passed)
+        counts.valid += sum(record.output_valid is True for record in passed)
         counts.output_tokens += sum(record.completion_tokens or record.events for record in passed)
         if passed:
             sketches = self._sketches

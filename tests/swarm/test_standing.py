@@ -73,6 +73,9 @@ def test_goodput_so_far_is_that_of_the_summary(
     assert live.total.ok == summary["requests"]["ok"]
     assert live.failed == summary["requests"]["failed"]
     assert live.total.cancelled == summary["requests"]["cancelled"]
+    passed = [record for record in made if record.ok]
+    assert live.total.checked == sum(record.output_valid is not None for record in passed)
+    assert live.total.valid == sum(record.output_valid is True for record in passed)
     assert live.total.good == pytest.approx(summary["goodput"]["share"] * judged)
 
 

@@ -121,7 +121,8 @@ def test_the_files_of_a_run_are_there_when_it_has_ended_and_not_before(
 @pytest.mark.parametrize(
     "path",
     [
-        "/llm/runs/{id}/requests.journal", "/llm/runs/{id}/", "/llm/runs/{id}/..%2frun.json",
+        "/llm/runs/{id}/requests.journal", "/llm/runs/{id}/server.parquet",
+        "/llm/runs/{id}/", "/llm/runs/{id}/..%2frun.json",
         "/llm/runs/{id}/../{id}/locust.log", "/llm/runs/..%2f{name}/summary.json",
         "/llm/runs/{name}/summary.json", "/llm/runs/ffffffffffff/summary.json",
         "/llm/runs/{id}/%2e%2e/%2e%2e/mine.yaml", "/llm/runs/{id}//etc/passwd", "/llm/pages.py",

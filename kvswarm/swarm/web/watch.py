@@ -136,6 +136,8 @@ class Watches:
     def began(self, coordinator: Coordinator) -> None:
         """Watch a run from its beginning."""
         self.refusal = None
+        if self.newest is not None:
+            self.newest.series = Series()  # its plots are shown no more
         watch = self._runs[coordinator.run_id] = Watch(coordinator)
         gevent.spawn(watch.follow)
 
