@@ -149,6 +149,7 @@ def test_a_run_is_started_watched_stopped_and_its_figures_taken_in_the_browser(
         until(lambda: bool(list(tmp_path.glob("*-summary.json"))), "the file is here")
         click(browser, "Locust: start, stop, tables")
         until(lambda: "run.json" in texts(browser, "#kvswarm-links a"), "the tab has the links too")
+        until(lambda: "Requests ok" in llm_tab(browser), "the tab has its rows")
         assert llm_tab(browser)["Requests ok"] == ["60 of 60", "", "", ""]
         assert outside(browser, address) == []
         said = [line["message"] for line in browser.get_log("browser")]
