@@ -25,14 +25,7 @@ import msgspec
 from locust import events as locust_events
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
-from locust.runners import (
-    STATE_MISSING,
-    STATE_RUNNING,
-    STATE_SPAWNING,
-    LocalRunner,
-    MasterRunner,
-    WorkerRunner,
-)
+from locust.runners import STATE_MISSING, LocalRunner, MasterRunner, WorkerRunner
 
 from kvswarm.errors import KvswarmError, UsageError
 from kvswarm.profiles.load import load_profile, packaged_names
@@ -47,7 +40,6 @@ from kvswarm.swarm.preflight import check_adapters, find_target
 from kvswarm.swarm.progress import ARGV_ENV, PROGRESS_FD_ENV, SIMULATOR_ENV
 from kvswarm.swarm.secrets import headers_of
 from kvswarm.swarm.statistics import write_csv
-from kvswarm.swarm.web.form import StartForm
 from kvswarm.swarm.web.pages import Pages, open_pages
 from kvswarm.telemetry.sources import sources_of
 
@@ -91,7 +83,6 @@ class Session:
         self._options_at_start = dict(vars(environment.parsed_options))
         self._runs = 0
         self._web: Pages | None = None
-        self._form: StartForm | None = None
         self._register()
         events = environment.events
         events.test_stop.add_listener(self._on_test_stop)
@@ -107,23 +98,13 @@ class Session:
 
     def _open_web(self) -> Pages | None:
         """Add to the web UI, where there is one."""
-        environment = self._environment
-        if environment.web_ui is None:
+        if self._environment.web_ui is None:
             return None
-        options: Any = environment.parsed_options
         try:
-            pages = open_pages(environment.web_ui, options.web_base_path)
+            return open_pages(self._environment, self._options_at_start, self._wanted_users)
         except KvswarmError as error:
             self._say(error)
             sys.exit(error.exit_code)
-        runner: Any = environment.runner
-        self._form = StartForm(vars(options), self._options_at_start, self._wanted_users)
-        pages.take_starts(
-            self._form,
-            is_running=lambda: runner.state in {STATE_RUNNING, STATE_SPAWNING},
-            host=lambda: environment.host,
-        )
-        return pages
 
     def _wanted_users(self) -> int:
         """How many users the profile of the options wants, of the processes that are there."""
@@ -178,8 +159,8 @@ class Session:
             sys.exit(error.exit_code)
         load = profile.load
         workers = int(getattr(options, "expect_workers", 1) or 1)
-        if options.num_users is None and self._form is not None:
-            self._form.offer(locust_users(load, workers))
+        if options.num_users is None and self._web is not None:
+            self._web.form.offer(locust_users(load, workers))
         options.num_users = options.num_users or locust_users(load, workers)
         options.spawn_rate = options.spawn_rate or options.num_users
         if self._environment.web_ui is not None:

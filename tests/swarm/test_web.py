@@ -308,6 +308,16 @@ def test_users_of_the_command_line_are_kept(url: str, tmp_path: Path) -> None:
         assert concurrency(web, run)[1] == 5
 
 
+def test_below_a_path_of_its_own_the_pages_find_each_other(url: str, tmp_path: Path) -> None:
+    """A proxy may serve Locust under a path."""
+    with web_ui(tmp_path, "--host", url, "--web-base-path", "/load/test") as web:
+        assert './llm/tab.js"' in web.ask("/load/test/").text
+        assert 'src="llm/page.js"' in web.ask("/load/test/llm").text
+        for name in ("page.js", "live.json", "plotly.js", "runs"):
+            assert web.ask(f"/load/test/llm/{name}").status == 200
+        assert web.ask("/llm").status == 404
+
+
 def test_workers_of_a_mix_are_shown_as_one_and_part_by_part(url: str, tmp_path: Path) -> None:
     """Percentiles over all workers, and those of each profile of the mix."""
     port = str(free_port())

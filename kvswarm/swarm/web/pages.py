@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from flask import Blueprint, Response, jsonify, make_response, request, send_file
+from locust.env import Environment
+from locust.runners import STATE_RUNNING, STATE_SPAWNING
 from werkzeug.datastructures import ImmutableMultiDict
 
 from kvswarm.errors import KvswarmError
@@ -57,12 +59,16 @@ CLASH, NOT_FOUND = 409, 404
 class Pages:
     """The web UI of one process."""
 
-    def __init__(self, web_ui: Any, base_path: str) -> None:
+    def __init__(self, environment: Environment, form: StartForm) -> None:
         self.watches = Watches()
+        self.form = form
+        self._environment = environment
+        web_ui: Any = environment.web_ui
+        options: Any = environment.parsed_options
         self._web_ui = web_ui
-        app = web_ui.app
-        app.register_blueprint(self._blueprint(base_path))
-        app.after_request(self._add_to_locusts_answers)
+        web_ui.app.register_blueprint(self._blueprint(options.web_base_path))
+        web_ui.app.before_request(self._read_form)
+        web_ui.app.after_request(self._add_to_locusts_answers)
         web_ui.template_args.update(
             extended_tabs=[{"title": "LLM", "key": table.KEY}],
             extended_tables=[{"key": table.KEY, "structure": list(table.COLUMNS)}],
@@ -70,30 +76,22 @@ class Pages:
 
     # -- the start form ----------------------------------------------------------------------
 
-    def take_starts(
-        self, form: StartForm, is_running: Callable[[], bool], host: Callable[[], str | None]
-    ) -> None:
-        """Have the start form read here before Locust reads what is left of it."""
-
-        def read() -> Response | None:
-            if request.endpoint != "locust.swarm":
-                return None
-            fields: Mapping[str, str] = request.form
-            try:
-                left = without_ours(fields) if is_running() else form.read(fields)
-            except KvswarmError as error:
-                self.watches.refused(str(error))
-                answer = {"success": False, "message": str(error), "host": host()}
-                return jsonify(answer)
-            several = [
-                (name, value)
-                for name in left
-                for value in (request.form.getlist(name)[1:] if name in request.form else [])
-            ]
-            request.form = ImmutableMultiDict([*left.items(), *several])
+    def _read_form(self) -> Response | None:
+        """Read the start form before Locust reads what is left of it."""
+        if request.endpoint != "locust.swarm":
             return None
-
-        self._web_ui.app.before_request(read)
+        runner: Any = self._environment.runner
+        is_running = runner.state in {STATE_RUNNING, STATE_SPAWNING}
+        try:
+            left = without_ours(request.form) if is_running else self.form.read(request.form)
+        except KvswarmError as error:
+            self.watches.refused(str(error))
+            host = self._environment.host
+            return jsonify({"success": False, "message": str(error), "host": host})
+        # A field may be there more than once, such as user classes.
+        more = [(name, value) for name in left for value in request.form.getlist(name)[1:]]
+        request.form = ImmutableMultiDict([*left.items(), *more])
+        return None
 
     # -- Locust's own page -------------------------------------------------------------------
 
@@ -184,10 +182,18 @@ class Pages:
         return response
 
 
-def open_pages(web_ui: Any, base_path: str) -> Pages:
-    """Add kvswarm to Locust's web UI and lock its door. Raises UsageError for half a login."""
+def open_pages(
+    environment: Environment, at_start: Mapping[str, Any], users_of: Callable[[], int]
+) -> Pages:
+    """Add kvswarm to Locust's web UI and lock its door.
+
+    `at_start`: Locust's options as they were given; `users_of`: how many users the profile of the
+    options wants. Raises UsageError for half a login.
+    """
     login = login_of(os.environ)
-    pages = Pages(web_ui, base_path)
+    form = StartForm(vars(environment.parsed_options), at_start, users_of)
+    pages = Pages(environment, form)
+    web_ui: Any = environment.web_ui
     web_ui.app.wsgi_app = Guard(web_ui.app.wsgi_app, login)
     return pages
 
