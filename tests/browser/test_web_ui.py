@@ -90,6 +90,19 @@ def fits_in_width(browser: Any) -> None:
     until(lambda: browser.execute_script(wide), "the page is no wider than the window")
 
 
+def colors(browser: Any) -> list[str]:
+    """Of the page's text, its ground, and the texts in its plots."""
+    return browser.execute_script("""
+        const canvas = document.createElement("div");
+        canvas.style.color = "CanvasText";
+        canvas.style.background = "Canvas";
+        document.body.append(canvas);
+        const {color, backgroundColor} = getComputedStyle(canvas);
+        const found = [color, backgroundColor];
+        canvas.remove();
+        return [...found, document.getElementById("plot-ttft").layout.font.color];""")
+
+
 def shoot(browser: Any, name: str) -> None:
     if SHOTS is None:
         return
@@ -145,6 +158,13 @@ def test_a_run_is_started_watched_stopped_and_its_figures_taken_in_the_browser(
         fits_in_width(browser)
         browser.set_window_size(1280, 900)
         shoot(browser, "web-ui-llm")
+        light = colors(browser)
+        dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
+        until(
+            lambda: all(a != b for a, b in zip(colors(browser), light, strict=True)), "it is dark"
+        )
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
         click(browser, "summary.json")
         until(lambda: bool(list(tmp_path.glob("*-summary.json"))), "the file is here")
         click(browser, "Locust: start, stop, tables")
