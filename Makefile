@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test lint format setup test-vllm dist clean bench
+.PHONY: run test lint format setup test-vllm test-browser dist clean bench
 
 run: $(READY)  ## the main job: the standard profile against the embedded simulator
 	$(BIN)/kvswarm run --profile standard
@@ -24,6 +24,9 @@ format: $(READY)
 
 test-vllm: $(READY)  ## the profiles against real vLLM on the CPU, in a venv of its own
 	tests/vllm/run
+
+test-browser: $(READY)  ## the web UI in a real browser
+	tests/browser/run
 
 dist: $(READY)  ## wheel and sdist
 	$(BIN)/python -m build

@@ -12,8 +12,6 @@ from rich.live import Live
 from rich.table import Table
 
 PLAIN_LINE_EVERY_S: Final = 5.0
-LAG_WARNING_MS: Final = 5.0
-COALESCED_WARNING_SHARE: Final = 0.05
 
 
 class View(Protocol):
@@ -84,6 +82,6 @@ def _pair(line: dict[str, Any], name: str) -> str:
 def _generator(line: dict[str, Any]) -> str:
     """The verdict so far, as far as it can be told before the rows are judged."""
     lag_ms = line["read_lag_p99_ms"] or 0.0
-    if lag_ms > LAG_WARNING_MS and line["coalesced_share"] > COALESCED_WARNING_SHARE:
+    if line["falling_behind"]:
         return f"falling behind (read lag p99 {lag_ms:.1f} ms)"
     return f"keeping up (read lag p99 {lag_ms:.1f} ms)"

@@ -116,7 +116,7 @@ def _mix_parts(document: Document, overrides: Overrides) -> tuple[MixPart, ...]:
 def list_profiles() -> list[PackagedProfile]:
     """List the profiles that come with kvswarm, by name."""
     entries = []
-    for name in _packaged_names():
+    for name in packaged_names():
         profile = load_profile(name)
         entries.append(
             PackagedProfile(
@@ -131,12 +131,13 @@ def list_profiles() -> list[PackagedProfile]:
     return entries
 
 
-def _packaged_names() -> list[str]:
+def packaged_names() -> list[str]:
+    """Names of the profiles that come with kvswarm, sorted."""
     return sorted(_name(path) for path in PACKAGED.rglob("*.yaml"))
 
 
 def _is_path(name_or_path: str) -> bool:
-    if name_or_path in _packaged_names():
+    if name_or_path in packaged_names():
         return False
     return "/" in name_or_path or "\\" in name_or_path or name_or_path.endswith(SUFFIXES)
 
@@ -152,7 +153,7 @@ def _find(name_or_path: str, folder: Path) -> Path:
             f"{path}: there is no such profile",
             fix=f"Give the path of a YAML file.{nearest(path.name, beside)}",
         )
-    names = _packaged_names()
+    names = packaged_names()
     if name_or_path in names:
         return PACKAGED / f"{name_or_path}.yaml"
     here = folder / f"{name_or_path}.yaml"

@@ -139,6 +139,16 @@ class Coordinator:
         """The directory of this run."""
         return self._start.run
 
+    @property
+    def profile(self) -> Profile:
+        """What is run."""
+        return self._start.profile
+
+    @property
+    def counts(self) -> list[Counts]:
+        """Where each worker stands."""
+        return [worker.counts for worker in self._workers.values()]
+
     def _send(self, kind: str, data: dict[str, Any], client: str | None = None) -> None:
         """Send a message that only workers of this run take."""
         self._send_plain(kind, {**data, "run": self.run_id}, client)
@@ -279,7 +289,7 @@ class Coordinator:
             try:
                 self._look_at_the_clock()
                 self._check_disk()
-                self.progress.show([worker.counts for worker in self._workers.values()])
+                self.progress.show(self.counts)
             except Exception:
                 logger.exception("a step of housekeeping failed; the next one tries again")
 
@@ -348,7 +358,7 @@ class Coordinator:
             told = [note for note in self.info.notes if note not in self._page_notes]
             self.info.notes = told + self._pages.notes
         self._close_files()
-        self.progress.show([worker.counts for worker in self._workers.values()], last=True)
+        self.progress.show(self.counts, last=True)
 
     def _close_files(self) -> None:
         for client, worker in self._workers.items():

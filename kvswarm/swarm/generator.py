@@ -83,7 +83,7 @@ class Generator:
         self._records_made = 0
         self._outbox: list[Record] = []
         self._fresh: list[Record] = []
-        self._standing = Standing()
+        self._standing = Standing(plan.profile)
         self._rows = Rows(environment)
         target = target_of(plan)
         self._mask = Mask(target.headers)

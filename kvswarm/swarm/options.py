@@ -6,6 +6,7 @@ clear of Locust's own flags.
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -79,6 +80,35 @@ OPTIONS: Final = (
     Option(name="out", kind=str, help="The run directory itself; must be new or empty.",
            metavar="DIR", in_web_ui=False),
 )  # fmt: skip
+
+
+class Choices(list[str]):
+    """What the web UI offers for an option; on the command line others are taken, too."""
+
+    def __contains__(self, _value: object) -> bool:
+        return True
+
+
+def add_options(parser: ArgumentParser, profile: str, profiles: Choices) -> None:
+    """Add the options to Locust's parser; `profile` is the default of --kv-profile."""
+    group = parser.add_argument_group("kvswarm")
+    for option in OPTIONS:
+        settings: dict[str, Any] = {"help": option.help, "metavar": option.metavar}
+        if option.kind is bool:
+            settings = {"help": option.help, "action": "store_true"}
+        elif option.name == "profile":
+            settings |= {"type": str, "default": profile, "choices": profiles}
+        else:
+            # A list in the web UI must have a choice for none, which leaves it to the profile.
+            choices = ("", *option.choices) if option.choices else None
+            settings |= {"type": option.kind, "choices": choices}
+        if option.repeated:
+            settings["action"] = "append"
+        name = f"--kv-{option.name}"
+        action: Any = group.add_argument(name, dest=f"kv_{option.key}", **settings)
+        action.include_in_web_ui = option.in_web_ui  # a group takes no word of it
+    # Locust's is every interface, with no login; --web-host and LOCUST_WEB_HOST go before.
+    parser.set_defaults(web_host="127.0.0.1")
 
 
 def overrides_of(values: Mapping[str, Any]) -> Overrides:

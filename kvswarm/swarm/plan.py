@@ -48,8 +48,17 @@ class Counts(msgspec.Struct, kw_only=True):
     by_error: dict[str, int] = msgspec.field(default_factory=dict)
     ttft: bytes = b""
     itl: bytes = b""
+    tpot: bytes = b""
     e2e: bytes = b""
     read_lag: bytes = b""
     """Packed `sketch.Sketch`es."""
     coalesced: int = 0
     token_events: int = 0
+    good: int = 0
+    """Requests that met every SLO, and gave valid output where that is checked."""
+    checked: int = 0
+    """Outputs that were checked."""
+    valid: int = 0
+    """Those of them that were valid."""
+    parts: dict[str, Counts] = msgspec.field(default_factory=dict)
+    """Of a mix: the same of each part's ended requests, by scenario."""

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from kvswarm.profiles.model import Load
+from kvswarm.swarm.merging import merged
 from kvswarm.swarm.plan import Counts
-from kvswarm.swarm.sketch import Sketch
 
 PROGRESS_FD_ENV: Final = "KVSWARM_PROGRESS_FD"
 ARGV_ENV: Final = "KVSWARM_ARGV"
@@ -68,33 +68,24 @@ class Progress:
 
     def _merged(self, counts: Sequence[Counts]) -> dict[str, Any]:
         now_s = time.monotonic()
-        tokens = sum(count.output_tokens + count.streaming_events for count in counts)
+        all_of = merged(counts)
+        tokens = all_of.tokens
         before_s, before_tokens = self._before
         self._before = (now_s, tokens)
-        by_error: dict[str, int] = {}
-        for count in counts:
-            for kind, number in count.by_error.items():
-                by_error[kind] = by_error.get(kind, 0) + number
-        token_events = sum(count.token_events for count in counts)
-        coalesced = sum(count.coalesced for count in counts)
         line: dict[str, Any] = {
             "elapsed_s": now_s - self._started_s,
             "requests": self._load.requests,
             "duration_s": self._load.duration_s,
-            "started": sum(count.started for count in counts),
-            "ok": sum(count.ok for count in counts),
-            "cancelled": sum(count.cancelled for count in counts),
-            "in_flight": sum(count.in_flight for count in counts),
+            "started": all_of.total.started,
+            "ok": all_of.total.ok,
+            "cancelled": all_of.total.cancelled,
+            "in_flight": all_of.total.in_flight,
             "output_tokens": tokens,
             "output_tokens_per_s": max(0, tokens - before_tokens) / max(1e-9, now_s - before_s),
-            "by_error": by_error,
-            "coalesced_share": coalesced / token_events if token_events else 0.0,
+            "by_error": all_of.total.by_error,
+            "falling_behind": all_of.falling_behind,
         }
         for name in FIGURES:
-            merged = Sketch()
-            for count in counts:
-                if packed := getattr(count, name):
-                    merged.merge(Sketch.from_bytes(packed))
-            line[f"{name}_p50_ms"] = merged.quantile_ms(0.5)
-            line[f"{name}_p99_ms"] = merged.quantile_ms(0.99)
+            line[f"{name}_p50_ms"] = all_of.sketches[name].quantile_ms(0.5)
+            line[f"{name}_p99_ms"] = all_of.sketches[name].quantile_ms(0.99)
         return line

@@ -28,18 +28,19 @@ from locust.env import Environment
 from locust.runners import STATE_MISSING, LocalRunner, MasterRunner, WorkerRunner
 
 from kvswarm.errors import KvswarmError, UsageError
-from kvswarm.profiles.load import load_profile
+from kvswarm.profiles.load import load_profile, packaged_names
 from kvswarm.profiles.model import Profile
 from kvswarm.rundir import RunDir, TargetInfo, WorkerInfo, new_run_dir
 from kvswarm.stream.target import TLS, Target
 from kvswarm.swarm.coordinator import Coordinator, RunStart
 from kvswarm.swarm.generator import Generator
-from kvswarm.swarm.options import OPTIONS, locust_users, option_values, overrides_of
+from kvswarm.swarm.options import Choices, add_options, locust_users, option_values, overrides_of
 from kvswarm.swarm.plan import Plan
 from kvswarm.swarm.preflight import check_adapters, find_target
 from kvswarm.swarm.progress import ARGV_ENV, PROGRESS_FD_ENV, SIMULATOR_ENV
 from kvswarm.swarm.secrets import headers_of
 from kvswarm.swarm.statistics import write_csv
+from kvswarm.swarm.web.pages import Pages, open_pages
 from kvswarm.telemetry.sources import sources_of
 
 logger = logging.getLogger(__name__)
@@ -51,25 +52,20 @@ WATCH_WORKERS_S: Final = 0.5
 def attach(profile: str) -> None:
     """Make this locustfile a kvswarm one; `profile` is the default of --kv-profile."""
 
-    def add_options(parser: LocustArgumentParser) -> None:
-        group = parser.add_argument_group("kvswarm")
-        for option in OPTIONS:
-            default = profile if option.name == "profile" else None
-            settings: dict[str, Any] = {"help": option.help, "default": default}
-            if option.kind is bool:
-                settings["action"] = "store_true"
-            else:
-                settings.update(type=option.kind, choices=option.choices)
-            if option.repeated:
-                settings["action"] = "append"
-            name = f"--kv-{option.name}"
-            action: Any = group.add_argument(name, dest=f"kv_{option.key}", **settings)
-            action.include_in_web_ui = option.in_web_ui  # a group takes no word of it
+    profiles = Choices()
+
+    def on_parser(parser: LocustArgumentParser) -> None:
+        if not profiles:
+            profiles.extend(packaged_names())
+        add_options(parser, profile, profiles)
 
     def on_init(environment: Environment, **_: Any) -> None:
+        given: Any = environment.parsed_options
+        if given.kv_profile not in packaged_names():
+            profiles.insert(0, given.kv_profile)
         environment.kvswarm = Session(environment)  # type: ignore[attr-defined]
 
-    locust_events.init_command_line_parser.add_listener(add_options)
+    locust_events.init_command_line_parser.add_listener(on_parser)
     locust_events.init.add_listener(on_init)
 
 
@@ -86,6 +82,7 @@ class Session:
         # The web UI's start form writes into the parsed options, also what it does not show.
         self._options_at_start = dict(vars(environment.parsed_options))
         self._runs = 0
+        self._web: Pages | None = None
         self._register()
         events = environment.events
         events.test_stop.add_listener(self._on_test_stop)
@@ -94,9 +91,25 @@ class Session:
             events.test_stopping.add_listener(self._on_test_stopping)
             # At SIGTERM, Locust takes the exit code before it stops the test.
             events.quitting.add_listener(self._on_quitting)
+            self._web = self._open_web()
             self._set_defaults()
             # Locust closes its files after its last event, so that only this is late enough.
             atexit.register(write_csv, environment)
+
+    def _open_web(self) -> Pages | None:
+        """Add to the web UI, where there is one."""
+        if self._environment.web_ui is None:
+            return None
+        try:
+            return open_pages(self._environment, self._options_at_start, self._wanted_users)
+        except KvswarmError as error:
+            self._say(error)
+            sys.exit(error.exit_code)
+
+    def _wanted_users(self) -> int:
+        """How many users the profile of the options wants, of the processes that are there."""
+        workers = getattr(self._environment.runner, "worker_count", 1)
+        return locust_users(self._profile().load, max(1, workers))
 
     # -- wiring ------------------------------------------------------------------------------
 
@@ -146,6 +159,8 @@ class Session:
             sys.exit(error.exit_code)
         load = profile.load
         workers = int(getattr(options, "expect_workers", 1) or 1)
+        if options.num_users is None and self._web is not None:
+            self._web.form.offer(locust_users(load, workers))
         options.num_users = options.num_users or locust_users(load, workers)
         options.spawn_rate = options.spawn_rate or options.num_users
         if self._environment.web_ui is not None:
@@ -179,6 +194,8 @@ class Session:
             start = self._resolve()
             self._coordinator = Coordinator(start, self._send, self._leave)
             self._coordinator.begin()
+            if self._web is not None:
+                self._web.watches.began(self._coordinator)
             gevent.spawn(self._watch_workers, self._coordinator)
         except KvswarmError as error:
             self._give_up(error)
@@ -238,6 +255,8 @@ class Session:
 
     def _give_up(self, error: KvswarmError) -> None:
         self._say(error)
+        if self._web is not None:
+            self._web.watches.refused(str(error))
         gevent.spawn(self._leave)
 
     def _say(self, error: KvswarmError) -> None:
@@ -274,10 +293,22 @@ class Session:
                 coordinator.finish()
                 if coordinator is self._coordinator:
                     self._coordinator = None
-                    self._report(coordinator)
+                    self._conclude(coordinator)
         except Exception:
             logger.exception("kvswarm could not end the run; `kvswarm report DIR` can")
             self._environment.process_exit_code = 1
+
+    def _conclude(self, coordinator: Coordinator) -> None:
+        """Report on the run, and let the web UI know when all files are there."""
+        if self._web is None:
+            self._report(coordinator)
+            return
+        self._web.watches.stopped(coordinator.run_id)
+        try:
+            self._report(coordinator)
+        finally:
+            failure = coordinator.failure
+            self._web.watches.ended(coordinator.run_id, str(failure) if failure else None)
 
     def _report(self, coordinator: Coordinator) -> None:
         """Have the figures made, where no `kvswarm run` above does it."""

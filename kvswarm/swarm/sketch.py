@@ -9,6 +9,7 @@ Figures that are kept come from the rows; this is for the eye while a run goes o
 from __future__ import annotations
 
 import math
+import struct
 from typing import Final
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 GAMMA: Final = 1.02
 RELATIVE_ERROR: Final = (GAMMA - 1) / (GAMMA + 1)
 BUCKETS: Final = 1 + math.ceil(math.log(3.6e9) / math.log(GAMMA))
+FIRST_BUCKET: Final = struct.Struct("<I")
 _LOG_GAMMA: Final = math.log(GAMMA)
 
 
@@ -48,11 +50,25 @@ class Sketch:
         bucket = int(np.searchsorted(np.cumsum(self.counts), rank))
         return 2 * GAMMA**bucket / (GAMMA + 1) / 1000 if bucket else 0.001
 
+    def since(self, earlier: Sketch) -> Sketch:
+        """What was added after `earlier`, which this sketch was."""
+        return Sketch(self.counts - earlier.counts)
+
     def to_bytes(self) -> bytes:
-        """Pack for a message: 9 kB."""
-        return self.counts.astype("<i8").tobytes()
+        """Pack for a message: the first bucket in use, then counts up to the last; 9 kB at most."""
+        used = np.flatnonzero(self.counts)
+        if not len(used):
+            return b""
+        first, last = int(used[0]), int(used[-1])
+        packed: bytes = self.counts[first : last + 1].astype("<i8").tobytes()
+        return FIRST_BUCKET.pack(first) + packed
 
     @classmethod
     def from_bytes(cls, packed: bytes) -> Sketch:
         """Unpack what `to_bytes` gave."""
-        return cls(np.frombuffer(packed, dtype="<i8").astype(np.int64))
+        sketch = cls()
+        if packed:
+            (first,) = FIRST_BUCKET.unpack_from(packed)
+            counts = np.frombuffer(packed, dtype="<i8", offset=FIRST_BUCKET.size)
+            sketch.counts[first : first + len(counts)] = counts
+        return sketch
