@@ -29,7 +29,7 @@ from kvswarm.errors import (
 from kvswarm.profiles.load import load_profile
 from kvswarm.profiles.model import Profile
 from kvswarm.rundir import JournalReader, RunDir, new_run_dir
-from kvswarm.stream.target import TLS, Target
+from kvswarm.stream.target import TLS, Target, check_untraced
 from kvswarm.swarm.options import overrides_of
 from kvswarm.swarm.preflight import check_adapters, find_target
 from kvswarm.swarm.secrets import headers_of
@@ -77,7 +77,10 @@ def _check(request: RunRequest, profile: Profile) -> None:
     twice costs less than half a minute of silence before the mistake in it is told.
     """
     tls = _tls(request)
-    sources_of(_target(request), request.values.get("metrics_url"), tls)
+    target = _target(request)
+    if request.values.get("traceparent"):
+        check_untraced(target.headers)
+    sources_of(target, request.values.get("metrics_url"), tls)
     if tls.ca_file is not None:
         tls.context()
     out = _out(request)

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from kvswarm.swarm.standing import keeps_up
+
 PLAIN_LINE_EVERY_S: Final = 5.0
-LAG_WARNING_MS: Final = 5.0
-COALESCED_WARNING_SHARE: Final = 0.05
 
 
 class View(Protocol):
@@ -84,6 +84,5 @@ def _pair(line: dict[str, Any], name: str) -> str:
 def _generator(line: dict[str, Any]) -> str:
     """The verdict so far, as far as it can be told before the rows are judged."""
     lag_ms = line["read_lag_p99_ms"] or 0.0
-    if lag_ms > LAG_WARNING_MS and line["coalesced_share"] > COALESCED_WARNING_SHARE:
-        return f"falling behind (read lag p99 {lag_ms:.1f} ms)"
-    return f"keeping up (read lag p99 {lag_ms:.1f} ms)"
+    how = "keeping up" if keeps_up(lag_ms, line["coalesced_share"]) else "falling behind"
+    return f"{how} (read lag p99 {lag_ms:.1f} ms)"

@@ -68,6 +68,12 @@ OPTIONS: Final = (
            in_web_ui=False),
     Option(name="metrics-url", kind=str, metavar="[NAME=]URL,...", in_web_ui=False,
            help="Metrics endpoints of replicas and GPUs, besides the server's own page."),
+    Option(name="metrics-port", kind=int, metavar="PORT", in_web_ui=False,
+           help="Serve live figures to Prometheus at this port: /llm/metrics; 0 takes any."),
+    Option(name="metrics-host", kind=str, metavar="ADDRESS", in_web_ui=False,
+           help="Where --metrics-port listens; default: 127.0.0.1."),
+    Option(name="traceparent", kind=bool, in_web_ui=False,  # its form sends text for a flag
+           help="Send a W3C traceparent with each request, its trace id in the row."),
     Option(name="seed", kind=int, help="Seed of prompts and arrivals.", metavar="S"),
     Option(name="out", kind=str, help="The run directory itself; must be new or empty.",
            metavar="DIR", in_web_ui=False),

@@ -20,6 +20,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     api_key_env: str | None
     ca_file: str | None
     insecure: bool
+    trace_prefix: str | None = None
+    """16 hex digits that begin every trace id of the run; None: requests carry none."""
     shard: int
     """Which part of the arrivals is this worker's, from 0."""
     shards: int
@@ -50,6 +52,9 @@ class Counts(msgspec.Struct, kw_only=True):
     itl: bytes = b""
     e2e: bytes = b""
     read_lag: bytes = b""
+    tpot: bytes = b""
     """Packed `sketch.Sketch`es."""
     coalesced: int = 0
     token_events: int = 0
+    dropped: int = 0
+    """Arrivals that found no room in flight."""

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from kvswarm.profiles.model import Load
 from kvswarm.swarm.plan import Counts
-from kvswarm.swarm.sketch import Sketch
+from kvswarm.swarm.standing import merge
 
 PROGRESS_FD_ENV: Final = "KVSWARM_PROGRESS_FD"
 ARGV_ENV: Final = "KVSWARM_ARGV"
@@ -68,33 +68,26 @@ class Progress:
 
     def _merged(self, counts: Sequence[Counts]) -> dict[str, Any]:
         now_s = time.monotonic()
-        tokens = sum(count.output_tokens + count.streaming_events for count in counts)
+        merged = merge(counts)
+        total = merged.counts
+        tokens = total.output_tokens + total.streaming_events
         before_s, before_tokens = self._before
         self._before = (now_s, tokens)
-        by_error: dict[str, int] = {}
-        for count in counts:
-            for kind, number in count.by_error.items():
-                by_error[kind] = by_error.get(kind, 0) + number
-        token_events = sum(count.token_events for count in counts)
-        coalesced = sum(count.coalesced for count in counts)
         line: dict[str, Any] = {
             "elapsed_s": now_s - self._started_s,
             "requests": self._load.requests,
             "duration_s": self._load.duration_s,
-            "started": sum(count.started for count in counts),
-            "ok": sum(count.ok for count in counts),
-            "cancelled": sum(count.cancelled for count in counts),
-            "in_flight": sum(count.in_flight for count in counts),
+            "started": total.started,
+            "ok": total.ok,
+            "cancelled": total.cancelled,
+            "in_flight": total.in_flight,
             "output_tokens": tokens,
             "output_tokens_per_s": max(0, tokens - before_tokens) / max(1e-9, now_s - before_s),
-            "by_error": by_error,
-            "coalesced_share": coalesced / token_events if token_events else 0.0,
+            "by_error": total.by_error,
+            "coalesced_share": merged.coalesced_share,
         }
         for name in FIGURES:
-            merged = Sketch()
-            for count in counts:
-                if packed := getattr(count, name):
-                    merged.merge(Sketch.from_bytes(packed))
-            line[f"{name}_p50_ms"] = merged.quantile_ms(0.5)
-            line[f"{name}_p99_ms"] = merged.quantile_ms(0.99)
+            sketch = merged.sketches[name]
+            line[f"{name}_p50_ms"] = sketch.quantile_ms(0.5)
+            line[f"{name}_p99_ms"] = sketch.quantile_ms(0.99)
         return line

@@ -38,6 +38,7 @@ from kvswarm.swarm.options import OPTIONS, locust_users, option_values, override
 from kvswarm.swarm.plan import Plan
 from kvswarm.swarm.preflight import check_adapters, find_target
 from kvswarm.swarm.progress import ARGV_ENV, PROGRESS_FD_ENV, SIMULATOR_ENV
+from kvswarm.swarm.prometheus import LiveMetrics
 from kvswarm.swarm.secrets import headers_of
 from kvswarm.swarm.statistics import write_csv
 from kvswarm.telemetry.sources import sources_of
@@ -93,6 +94,7 @@ class Session:
             # At SIGTERM, Locust takes the exit code before it stops the test.
             events.quitting.add_listener(self._on_quitting)
             self._set_defaults()
+            self._live = self._serve_metrics()
             # Locust closes its files after its last event, so that only this is late enough.
             atexit.register(write_csv, environment)
 
@@ -150,6 +152,15 @@ class Session:
             arguments = self._environment.web_ui.template_args
             arguments.update(num_users=options.num_users, spawn_rate=options.spawn_rate)
 
+    def _serve_metrics(self) -> LiveMetrics:
+        """Tell Prometheus where the runs stand; leave where nothing can listen as asked."""
+        values = self._values()
+        try:
+            return LiveMetrics(self._environment, values["metrics_port"], values["metrics_host"])
+        except KvswarmError as error:
+            self._say(error)
+            sys.exit(error.exit_code)
+
     # -- master or only process --------------------------------------------------------------
 
     def _profile(self, users: int | None = None) -> Profile:
@@ -176,6 +187,7 @@ class Session:
         try:
             start = self._resolve()
             self._coordinator = Coordinator(start, self._send, self._leave)
+            self._live.follow(self._coordinator)
             self._coordinator.begin()
             gevent.spawn(self._watch_workers, self._coordinator)
         except KvswarmError as error:
@@ -213,6 +225,7 @@ class Session:
             api_key_env=values["api_key_env"],
             ca_file=values["ca_file"],
             insecure=bool(values["insecure"]),
+            traceparent=bool(values["traceparent"]),
             argv=shlex.split(os.environ.get(ARGV_ENV, "")),
             workers=workers,
             metrics=sources_of(own, values["metrics_url"], tls),
