@@ -71,11 +71,13 @@ def test_nothing_starts_without_a_password_of_the_users_own(services: dict[str, 
     assert ".env" in ignored
 
 
-def test_every_variable_of_the_file_is_in_the_example() -> None:
+def test_every_variable_of_the_file_is_in_the_example_and_in_the_docs() -> None:
     """Whoever fills it in must see what there is to be filled in."""
     used = set(re.findall(r"\$\{(\w+)", COMPOSE_FILE.read_text("utf-8")))
     example = (CHECKOUT / "deploy" / "example.env").read_text("utf-8")
     assert used == set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE))
+    docs = (CHECKOUT / "docs" / "containers.md").read_text("utf-8")
+    assert used == set(re.findall(r"^\| `([A-Z_]+)` \|", docs, re.MULTILINE))
 
 
 def test_ports_are_published_on_this_machine_alone(services: dict[str, Any]) -> None:
@@ -161,6 +163,7 @@ class Composed:
         service = self.services[name]
         command = self.elsewhere.command(service["command"])
         env = {k: self.elsewhere.text(v) for k, v in service.get("environment", {}).items()}
+        env |= {"HOME": str(self.folder / "home"), "PYTHONDONTWRITEBYTECODE": "1"}
         with going(*command, cwd=self.folder, env=env, logs=logs) as started:
             yield started
 
@@ -218,6 +221,9 @@ def test_the_commands_of_the_file_make_a_whole_run(composed: Composed) -> None:
         scraped = composed.scraped()
         master.end(signal.SIGTERM)
         ended = [worker.end() for worker in workers]
+    made = {entry.name for entry in composed.folder.iterdir()}
+    logs = {"simulator", "master", "worker1", "worker2"}
+    assert made - logs == {"runs"}, "the root file system is read-only, and so is what HOME names"
     (path,) = (composed.folder / "runs").iterdir()
     run = Run(path)
     assert run.info["ended"] == "completed"

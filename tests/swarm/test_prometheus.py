@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import signal
 import sys
 import urllib.error
@@ -130,6 +131,16 @@ def test_what_is_not_known_yet_has_no_sample() -> None:
     assert value(begun, "kvswarm_ttft_seconds_count") == 0
     assert value(begun, "kvswarm_ttft_seconds", quantile="0.5") is None
     assert value(begun, "kvswarm_generator_keeping_up") is None
+
+
+def test_the_page_of_the_docs_has_a_row_for_every_metric_with_its_type() -> None:
+    """And none for what is not served."""
+    empty = Merged(Counts(), {name: Sketch() for name in SKETCHES})
+    run = RunNow(run_id="a", profile="p", model="m", going_on=True, lost_workers=0, merged=empty)
+    text = page(Now(users=1, workers=1, run=run)).decode()
+    served = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
+    docs = (CHECKOUT / "docs" / "metrics-live.md").read_text("utf-8")
+    assert dict(re.findall(r"^\| `(kvswarm_\w+)` \| (\w+) \|", docs, re.MULTILINE)) == served
 
 
 @pytest.mark.parametrize(
@@ -267,12 +278,15 @@ def test_without_a_web_ui_the_figures_of_all_processes_are_at_the_metrics_port(
             return (value(pages[-1], "kvswarm_ttft_seconds_count") or 0) > 50
 
         until(far_enough, "50 requests have ended")
+        (master, *_) = run.locusts()
+        listening = {s.laddr.ip for s in master.net_connections() if s.laddr.port == port}
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(f"http://127.0.0.1:{port}/elsewhere", timeout=30)
         with pytest.raises(urllib.error.HTTPError, match="405"):
             urllib.request.urlopen(url, b"a form", timeout=30)
         done = run.end(signal.SIGTERM)
     assert done.code == 130, done.err
+    assert listening == {"127.0.0.1"}
     last = pages[-1]
     assert value(last, "kvswarm_running") == 1
     assert value(last, "kvswarm_workers") == 2
