@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from kvswarm.profiles.load import load_profile
 from kvswarm.profiles.model import Profile
 from kvswarm.rundir import JournalReader, RunDir, new_run_dir
 from kvswarm.stream.target import TLS, Target, check_untraced
-from kvswarm.swarm.options import overrides_of
+from kvswarm.swarm.options import cannot_listen, metrics_address, overrides_of
 from kvswarm.swarm.preflight import check_adapters, find_target
 from kvswarm.swarm.secrets import headers_of
 from kvswarm.telemetry.sources import sources_of
@@ -83,12 +84,23 @@ def _check(request: RunRequest, profile: Profile) -> None:
     sources_of(target, request.values.get("metrics_url"), tls)
     if tls.ca_file is not None:
         tls.context()
+    if (address := metrics_address(request.values)) is not None:
+        _check_free(address)
     out = _out(request)
     if out is not None and out.exists():
         new_run_dir(profile.name, out)  # makes nothing that is there, and refuses what holds files
     if request.baseline is not None:
         check_same_workload(profile, request.baseline)
     open_workload(profile)
+
+
+def _check_free(address: tuple[str, int]) -> None:
+    """Find out whether the metrics port can be had. Raises UsageError."""
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    try:
+        socket.create_server(address, family=family).close()
+    except OSError as error:
+        raise cannot_listen(address, error) from error
 
 
 def _tls(request: RunRequest) -> TLS:

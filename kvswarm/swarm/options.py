@@ -14,6 +14,9 @@ from kvswarm.errors import UsageError
 from kvswarm.profiles.model import Load
 from kvswarm.profiles.overrides import Overrides
 
+LOOPBACK: Final = "127.0.0.1"
+LAST_PORT: Final = 65535
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
@@ -102,6 +105,30 @@ def option_values(now: Mapping[str, Any], at_start: Mapping[str, Any]) -> dict[s
         option.key: option.read((now if option.in_web_ui else at_start).get(f"kv_{option.key}"))
         for option in OPTIONS
     }
+
+
+def metrics_address(values: Mapping[str, Any]) -> tuple[str, int] | None:
+    """Give host and port of --metrics-port; None without it. Raises UsageError."""
+    host, port = values.get("metrics_host"), values.get("metrics_port")
+    if port is None:
+        if host is not None:
+            raise UsageError(
+                f"--metrics-host {host}: there is no port to listen on",
+                fix="Give --metrics-port PORT, too.",
+            )
+        return None
+    address = (host or LOOPBACK, int(port))
+    if not 0 <= port <= LAST_PORT:
+        raise cannot_listen(address, f"a port is a number from 0 to {LAST_PORT}")
+    return address
+
+
+def cannot_listen(address: tuple[str, int], why: object) -> UsageError:
+    """Make the error for a --metrics-port at which nothing can listen."""
+    return UsageError(
+        f"--metrics-port {address[1]} on {address[0]}: cannot listen there: {why}",
+        fix="Give a port that is free; 0 takes any.",
+    )
 
 
 def locust_users(load: Load, processes: int) -> int:

@@ -29,8 +29,8 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 import kvswarm
-from kvswarm.errors import UsageError
 from kvswarm.swarm.coordinator import Coordinator
+from kvswarm.swarm.options import cannot_listen
 from kvswarm.swarm.sketch import Sketch
 from kvswarm.swarm.standing import Merged, keeps_up, merge
 
@@ -38,8 +38,6 @@ logger = logging.getLogger(__name__)
 
 PATH: Final = "/llm/metrics"
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-LOOPBACK: Final = "127.0.0.1"
-LAST_PORT: Final = 65535
 QUANTILES: Final = (0.5, 0.9, 0.99)
 SUMMARIES: Final = {
     "ttft": "Time to first token of requests that succeeded.",
@@ -164,23 +162,24 @@ def page(now: Now) -> bytes:
 class LiveMetrics:
     """The page of one process, over as many runs as are started in it."""
 
-    def __init__(self, environment: Environment, port: int | None, host: str | None) -> None:
-        """Put the page into the web UI, if there is one, and at `port`, if it is given.
-
-        Raises UsageError where nothing can listen there.
-        """
+    def __init__(self, environment: Environment) -> None:
+        """Put the page into the web UI, if there is one."""
         self._environment = environment
         self._coordinator: Coordinator | None = None
+        self._server: WSGIServer | None = None
         if environment.web_ui is not None:
             ui: Any = environment.web_ui
             ui.app.add_url_rule(PATH, "llm_metrics", ui.auth_required_if_enabled(self._respond))
-        if port is not None:
-            self.server = _listen(host or LOOPBACK, port, self._answer)
-        elif host is not None:
-            raise UsageError(
-                f"--metrics-host {host}: there is no port to listen on",
-                fix="Give --metrics-port PORT, too.",
-            )
+
+    def listen(self, address: tuple[str, int]) -> None:
+        """Serve the page at a host and port of its own. Raises UsageError."""
+        server = WSGIServer(address, self._answer, log=None, error_log=logger)
+        try:
+            server.start()
+        except OSError as error:
+            raise cannot_listen(address, error) from error
+        self._server = server
+        logger.info("metrics for Prometheus: http://%s:%d%s", address[0], server.server_port, PATH)
 
     def follow(self, coordinator: Coordinator) -> None:
         """Tell of this run from now on."""
@@ -220,19 +219,3 @@ def _run_now(coordinator: Coordinator) -> RunNow:
         lost_workers=coordinator.lost_workers,
         merged=merge(coordinator.standing),
     )
-
-
-def _listen(host: str, port: int, answer: Callable[..., Iterable[bytes]]) -> WSGIServer:
-    """Serve from now on. Raises UsageError."""
-    server = WSGIServer((host, port), answer, log=None, error_log=logger)
-    try:
-        if not 0 <= port <= LAST_PORT:
-            raise OSError(f"a port is a number up to {LAST_PORT}")  # noqa: TRY301 - told below
-        server.start()
-    except OSError as error:
-        raise UsageError(
-            f"--metrics-port {port} on {host}: cannot listen there: {error}",
-            fix="Give a port that is free; 0 takes any.",
-        ) from error
-    logger.info("metrics for Prometheus: http://%s:%d%s", host, server.server_port, PATH)
-    return server

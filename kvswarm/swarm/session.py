@@ -34,7 +34,13 @@ from kvswarm.rundir import RunDir, TargetInfo, WorkerInfo, new_run_dir
 from kvswarm.stream.target import TLS, Target
 from kvswarm.swarm.coordinator import Coordinator, RunStart
 from kvswarm.swarm.generator import Generator
-from kvswarm.swarm.options import OPTIONS, locust_users, option_values, overrides_of
+from kvswarm.swarm.options import (
+    OPTIONS,
+    locust_users,
+    metrics_address,
+    option_values,
+    overrides_of,
+)
 from kvswarm.swarm.plan import Plan
 from kvswarm.swarm.preflight import check_adapters, find_target
 from kvswarm.swarm.progress import ARGV_ENV, PROGRESS_FD_ENV, SIMULATOR_ENV
@@ -85,6 +91,7 @@ class Session:
         # The web UI's start form writes into the parsed options, also what it does not show.
         self._options_at_start = dict(vars(environment.parsed_options))
         self._runs = 0
+        self._unserved: KvswarmError | None = None
         self._register()
         events = environment.events
         events.test_stop.add_listener(self._on_test_stop)
@@ -153,13 +160,19 @@ class Session:
             arguments.update(num_users=options.num_users, spawn_rate=options.spawn_rate)
 
     def _serve_metrics(self) -> LiveMetrics:
-        """Tell Prometheus where the runs stand; leave where nothing can listen as asked."""
-        values = self._values()
+        """Tell Prometheus where the runs stand."""
+        live = LiveMetrics(self._environment)
         try:
-            return LiveMetrics(self._environment, values["metrics_port"], values["metrics_host"])
+            if (address := metrics_address(self._values())) is not None:
+                live.listen(address)
         except KvswarmError as error:
-            self._say(error)
-            sys.exit(error.exit_code)
+            if not isinstance(self._environment.runner, MasterRunner):
+                self._say(error)
+                sys.exit(error.exit_code)
+            # As with a wrong profile, workers must be told to leave: when they have come.
+            logger.error("%s", error)  # noqa: TRY400 - a person's mistake has no traceback
+            self._unserved = error
+        return live
 
     # -- master or only process --------------------------------------------------------------
 
@@ -185,6 +198,8 @@ class Session:
         self._environment = environment
         self._ready.clear()
         try:
+            if self._unserved is not None:
+                raise self._unserved  # noqa: TRY301 - told below, as all that keeps a run back
             start = self._resolve()
             self._coordinator = Coordinator(start, self._send, self._leave)
             self._live.follow(self._coordinator)
