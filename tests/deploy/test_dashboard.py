@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
+from kvswarm.swarm.metrics_page import Now, RunNow, page
 from kvswarm.swarm.plan import Counts
-from kvswarm.swarm.prometheus import Now, RunNow, page
 from kvswarm.swarm.sketch import Sketch
 from kvswarm.swarm.standing import SKETCHES, Merged
 

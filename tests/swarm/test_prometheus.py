@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvswarm.swarm.metrics_page import Now, RunNow, page
 from kvswarm.swarm.plan import Counts
-from kvswarm.swarm.prometheus import Now, RunNow, page
 from kvswarm.swarm.sketch import Sketch
 from kvswarm.swarm.standing import SKETCHES, Merged
 
