@@ -116,6 +116,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """How the answer was judged, a key of `scoring.KINDS`; None where it was not checked."""
     output_detail: str | None = None
     """Where an answer goes wrong, and how."""
+    trace_id: str | None = None
+    """32 hex digits of the W3C traceparent that it carried, where it carried one."""
 
     @property
     def itl_us(self) -> NDArray[np.uint32]:

@@ -40,10 +40,12 @@ PLAIN: Final = {
     "coalesced_events": pa.int64(), "clock": pa.string(), "clock_step_us": pa.int64(),
     "resent": pa.int32(), "output_valid": pa.bool_(), "unstamped_reads": pa.int64(),
     "variant": pa.string(), "case": pa.string(), "group": pa.int64(), "turn": pa.int32(),
-    "output_score": pa.string(), "output_detail": pa.string(),
+    "output_score": pa.string(), "output_detail": pa.string(), "trace_id": pa.string(),
 }  # fmt: skip
 """Columns that are fields of a Record, with their types."""
-ADDED: Final = frozenset({"variant", "case", "group", "turn", "output_score", "output_detail"})
+ADDED: Final = frozenset(
+    {"variant", "case", "group", "turn", "output_score", "output_detail", "trace_id"}
+)
 """Columns that tables of older runs may lack."""
 DERIVED: Final = ("ttft_ms", "ttft_from_intended_ms", "tpot_ms", "e2e_ms")
 """Columns computed from a Record, in ms."""

@@ -5,6 +5,7 @@ In:  `RunRequest`.  Out: the profile; after that the target, as it answers.
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 
 from kvswarm.analysis.baseline import check_same_workload
@@ -14,8 +15,8 @@ from kvswarm.errors import UsageError
 from kvswarm.profiles.load import load_profile
 from kvswarm.profiles.model import Profile
 from kvswarm.rundir import new_run_dir
-from kvswarm.stream.target import TLS, Target
-from kvswarm.swarm.options import overrides_of
+from kvswarm.stream.target import TLS, Target, check_untraced
+from kvswarm.swarm.options import cannot_listen, metrics_address, overrides_of
 from kvswarm.swarm.preflight import check_adapters, find_target
 from kvswarm.swarm.secrets import headers_of
 from kvswarm.telemetry.sources import sources_of
@@ -41,15 +42,29 @@ def check(request: RunRequest, profile: Profile) -> None:
             )
         server_command(request.serve, profile, request.values.get("model"))
     tls = _tls(request)
-    sources_of(_target(request), request.values.get("metrics_url"), tls)
+    target = _target(request)
+    if request.values.get("traceparent"):
+        check_untraced(target.headers)
+    sources_of(target, request.values.get("metrics_url"), tls)
     if tls.ca_file is not None:
         tls.context()
+    if (address := metrics_address(request.values)) is not None:
+        _check_free(address)
     out = request.out
     if out is not None and out.exists():
         new_run_dir(profile.name, out)  # makes nothing that is there, and refuses what holds files
     if request.baseline is not None:
         check_same_workload(profile, request.baseline)
     open_workload(profile)
+
+
+def _check_free(address: tuple[str, int]) -> None:
+    """Find out whether the metrics port can be had. Raises UsageError."""
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    try:
+        socket.create_server(address, family=family).close()
+    except OSError as error:
+        raise cannot_listen(address, error) from error
 
 
 def _tls(request: RunRequest) -> TLS:

@@ -39,6 +39,7 @@ class Ask:
     case: str | None = None
     group: int | None = None
     turn: int | None = None
+    trace_id: str | None = None
 
 
 def unsent_record(ask: Ask, kind: str, detail: str, end_ns: int) -> Record:

@@ -6,6 +6,7 @@ In:  a URL, headers, TLS wishes.  Out: `Target`, and `Target.request_bytes`.
 from __future__ import annotations
 
 import http.client
+import secrets
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from kvswarm.errors import UsageError
 FRAMING_HEADERS = frozenset(
     {"content-length", "transfer-encoding", "connection", "accept-encoding", "content-type"}
 )
+
+TRACE_HEADER = "traceparent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +134,22 @@ def check_header(name: str, value: str) -> None:
         raise UsageError(f"--header {name!r}: its value is not latin-1") from error
 
 
-def request_bytes(head: bytes, body: bytes, request_id: str) -> bytes:
-    """The whole request: `head` of Target.head_bytes, an id that logs can show, the body."""
+def check_untraced(headers: Mapping[str, str]) -> None:
+    """Refuse a trace of the user's own beside ours. Raises UsageError; never shows the value."""
+    if any(name.lower() == TRACE_HEADER for name in headers):
+        raise UsageError(
+            f"--header '{TRACE_HEADER}': with --traceparent each request has one of its own",
+            fix="Leave out one of the two.",
+        )
+
+
+def request_bytes(head: bytes, body: bytes, request_id: str, trace_id: str | None = None) -> bytes:
+    """The whole request: `head` of Target.head_bytes, an id that logs can show, the body.
+
+    With a `trace_id` of 32 hex digits it begins a trace: a sampled one, with a new span as root.
+    Source: W3C Trace Context, 3.2.
+    """
     tail = f"X-Request-Id: {request_id}\r\nContent-Length: {len(body)}\r\n\r\n"
+    if trace_id is not None:
+        tail = f"{TRACE_HEADER}: 00-{trace_id}-{secrets.token_hex(8)}-01\r\n{tail}"
     return head + tail.encode("latin-1") + body

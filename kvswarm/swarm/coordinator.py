@@ -52,6 +52,7 @@ class RunStart:
     api_key_env: str | None
     ca_file: str | None
     insecure: bool
+    traceparent: bool
     argv: list[str]
     workers: list[str]
     """Locust's ids of the workers, in the order of their shards."""
@@ -89,6 +90,7 @@ class Coordinator:
         self._send_plain = send
         self._on_over = on_over
         self.run_id = secrets.token_hex(6)
+        self._trace_prefix = secrets.token_hex(8) if start.traceparent else None
         self.failure: KvswarmError | None = None
         """Why the load could not be made."""
         self._workers = {client: WorkerState(shard) for shard, client in enumerate(start.workers)}
@@ -146,8 +148,13 @@ class Coordinator:
 
     @property
     def counts(self) -> list[Counts]:
-        """Where each worker stands."""
+        """Where each worker stands, as far as it has told."""
         return [worker.counts for worker in self._workers.values()]
+
+    @property
+    def lost_workers(self) -> int:
+        """Workers that are gone without a last word."""
+        return sum(worker.lost for worker in self._workers.values())
 
     def _send(self, kind: str, data: dict[str, Any], client: str | None = None) -> None:
         """Send a message that only workers of this run take."""
@@ -170,6 +177,7 @@ class Coordinator:
                 insecure=start.insecure,
                 shard=worker.shard,
                 shards=len(self._workers),
+                trace_prefix=self._trace_prefix,
             )
             self._send("kv_plan", plan.to_message(), client)
 

@@ -215,6 +215,7 @@ class Generator:
             case=request.case,
             group=request.group,
             turn=request.turn,
+            trace_id=self._stock.trace_id(request.index),
         )
         if request.expectation is not None:
             self._expectations[request.index] = request.expectation
@@ -306,6 +307,7 @@ class Generator:
         self._count_fresh()
         counts = self._standing.counts
         counts.in_flight = self._client.in_flight
+        counts.dropped = self._arriving.dropped
         counts.streaming_events = self._client.streaming_events
         self._send("kv_counts", {"counts": self._standing.packed()})
 

@@ -17,7 +17,7 @@ LAG_WARNING_MS: Final = 5.0
 COALESCED_WARNING_SHARE: Final = 0.05
 SUMMED: Final = (
     "started", "ok", "cancelled", "in_flight", "streaming_events", "output_tokens", "coalesced",
-    "token_events", "good", "checked", "valid",
+    "token_events", "good", "checked", "valid", "dropped",
 )  # fmt: skip
 
 

@@ -16,6 +16,9 @@ from kvswarm.profiles.model import Load
 from kvswarm.profiles.overrides import FLAGS, Overrides
 from kvswarm.profiles.settings import read_setting
 
+LOOPBACK: Final = "127.0.0.1"
+LAST_PORT: Final = 65535
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
@@ -76,6 +79,12 @@ OPTIONS: Final = (
            help="Metrics endpoints of replicas and GPUs, besides the server's own page."),
     Option(name="set", kind=str, metavar="KEY=VALUE", in_web_ui=False, repeated=True,
            help="Key of the profile, by its path, and its value in YAML; repeatable."),
+    Option(name="metrics-port", kind=int, metavar="PORT", in_web_ui=False,
+           help="Serve live figures to Prometheus at this port: /llm/metrics; 0 takes any."),
+    Option(name="metrics-host", kind=str, metavar="ADDRESS", in_web_ui=False,
+           help="Where --metrics-port listens; default: 127.0.0.1."),
+    Option(name="traceparent", kind=bool, in_web_ui=False,  # its form sends text for a flag
+           help="Send a W3C traceparent with each request, its trace id in the row."),
     Option(name="seed", kind=int, help="Seed of prompts and arrivals.", metavar="S"),
     Option(name="out", kind=str, help="The run directory itself; must be new or empty.",
            metavar="DIR", in_web_ui=False),
@@ -149,6 +158,30 @@ def option_values(now: Mapping[str, Any], at_start: Mapping[str, Any]) -> dict[s
         option.key: option.read((now if option.in_web_ui else at_start).get(f"kv_{option.key}"))
         for option in OPTIONS
     }
+
+
+def metrics_address(values: Mapping[str, Any]) -> tuple[str, int] | None:
+    """Give host and port of --metrics-port; None without it. Raises UsageError."""
+    host, port = values.get("metrics_host"), values.get("metrics_port")
+    if port is None:
+        if host is not None:
+            raise UsageError(
+                f"--metrics-host {host}: there is no port to listen on",
+                fix="Give --metrics-port PORT, too.",
+            )
+        return None
+    address = (host or LOOPBACK, int(port))
+    if not 0 <= port <= LAST_PORT:
+        raise cannot_listen(address, f"a port is a number from 0 to {LAST_PORT}")
+    return address
+
+
+def cannot_listen(address: tuple[str, int], why: object) -> UsageError:
+    """Make the error for a --metrics-port at which nothing can listen."""
+    return UsageError(
+        f"--metrics-port {address[1]} on {address[0]}: cannot listen there: {why}",
+        fix="Give a port that is free; 0 takes any.",
+    )
 
 
 def locust_users(load: Load, processes: int) -> int:

@@ -20,6 +20,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     api_key_env: str | None
     ca_file: str | None
     insecure: bool
+    trace_prefix: str | None = None
+    """16 hex digits that begin every trace id of the run; None: requests carry none."""
     shard: int
     """Which part of the arrivals is this worker's, from 0."""
     shards: int
@@ -62,3 +64,5 @@ class Counts(msgspec.Struct, kw_only=True):
     """Those of them that were valid."""
     parts: dict[str, Counts] = msgspec.field(default_factory=dict)
     """Of a mix: the same of each part's ended requests, by scenario."""
+    dropped: int = 0
+    """Arrivals that found no room in flight."""

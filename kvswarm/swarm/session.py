@@ -34,10 +34,18 @@ from kvswarm.rundir import RunDir, TargetInfo, WorkerInfo, new_run_dir
 from kvswarm.stream.target import TLS, Target
 from kvswarm.swarm.coordinator import Coordinator, RunStart
 from kvswarm.swarm.generator import Generator
-from kvswarm.swarm.options import Choices, add_options, locust_users, option_values, overrides_of
+from kvswarm.swarm.options import (
+    Choices,
+    add_options,
+    locust_users,
+    metrics_address,
+    option_values,
+    overrides_of,
+)
 from kvswarm.swarm.plan import Plan
 from kvswarm.swarm.preflight import check_adapters, find_target
 from kvswarm.swarm.progress import ARGV_ENV, PROGRESS_FD_ENV, SIMULATOR_ENV
+from kvswarm.swarm.prometheus import LiveMetrics
 from kvswarm.swarm.secrets import headers_of
 from kvswarm.swarm.statistics import write_csv
 from kvswarm.swarm.web.pages import Pages, open_pages
@@ -83,6 +91,7 @@ class Session:
         self._options_at_start = dict(vars(environment.parsed_options))
         self._runs = 0
         self._web: Pages | None = None
+        self._unserved: KvswarmError | None = None
         self._register()
         events = environment.events
         events.test_stop.add_listener(self._on_test_stop)
@@ -93,6 +102,7 @@ class Session:
             events.quitting.add_listener(self._on_quitting)
             self._web = self._open_web()
             self._set_defaults()
+            self._live = self._serve_metrics()
             # Locust closes its files after its last event, so that only this is late enough.
             atexit.register(write_csv, environment)
 
@@ -167,6 +177,21 @@ class Session:
             arguments = self._environment.web_ui.template_args
             arguments.update(num_users=options.num_users, spawn_rate=options.spawn_rate)
 
+    def _serve_metrics(self) -> LiveMetrics:
+        """Tell Prometheus where the runs stand."""
+        live = LiveMetrics(self._environment)
+        try:
+            if (address := metrics_address(self._values())) is not None:
+                live.listen(address)
+        except KvswarmError as error:
+            if not isinstance(self._environment.runner, MasterRunner):
+                self._say(error)
+                sys.exit(error.exit_code)
+            # As with a wrong profile, workers must be told to leave: when they have come.
+            logger.error("%s", error)  # noqa: TRY400 - a person's mistake has no traceback
+            self._unserved = error
+        return live
+
     # -- master or only process --------------------------------------------------------------
 
     def _profile(self, users: int | None = None) -> Profile:
@@ -191,8 +216,11 @@ class Session:
         self._environment = environment
         self._ready.clear()
         try:
+            if self._unserved is not None:
+                raise self._unserved  # noqa: TRY301 - told below, as all that keeps a run back
             start = self._resolve()
             self._coordinator = Coordinator(start, self._send, self._leave)
+            self._live.follow(self._coordinator)
             self._coordinator.begin()
             if self._web is not None:
                 self._web.watches.began(self._coordinator)
@@ -232,6 +260,7 @@ class Session:
             api_key_env=values["api_key_env"],
             ca_file=values["ca_file"],
             insecure=bool(values["insecure"]),
+            traceparent=bool(values["traceparent"]),
             argv=shlex.split(os.environ.get(ARGV_ENV, "")),
             workers=workers,
             metrics=sources_of(own, values["metrics_url"], tls),

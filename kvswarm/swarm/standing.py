@@ -1,6 +1,6 @@
 """Where a worker stands, for the live view: counts and sketches of what it has recorded.
 
-In:  records as they are made.  Out: the message that the master merges over workers.
+In:  records as they are made.  Out: the message that the master merges over workers, and that.
 Not: figures that are kept: those come from the rows.
 """
 
@@ -18,6 +18,7 @@ from kvswarm.swarm.sketch import Sketch
 from kvswarm.swarm.slo import Slos
 
 SKETCHES: Final = ("ttft", "itl", "tpot", "e2e", "read_lag")
+"""What is sketched, by its name in `Counts`."""
 
 
 class Standing:

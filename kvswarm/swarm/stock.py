@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from kvswarm.stream.target import Target, request_bytes
+from kvswarm.stream.target import Target, check_untraced, request_bytes
 from kvswarm.swarm.plan import Plan
 from kvswarm.workload.requests import LLMRequest
 from kvswarm.workload.workload import Requests
@@ -23,7 +23,7 @@ PATHS: Final = {"chat": "/chat/completions", "completions": "/completions"}
 
 
 class Stock:
-    """Ready requests by index."""
+    """Ready requests by index. Raises UsageError where the target's headers are of no use."""
 
     def __init__(
         self,
@@ -32,6 +32,8 @@ class Stock:
         target: Target,
         upcoming: Callable[[], Iterable[int]],
     ) -> None:
+        if plan.trace_prefix is not None:
+            check_untraced(target.headers)
         self._plan = plan
         self._workload = workload
         self._heads = {endpoint: target.head_bytes(path) for endpoint, path in PATHS.items()}
@@ -72,4 +74,10 @@ class Stock:
         """Give a request as the bytes that are sent."""
         body = request.encoded(self._plan.model)
         head = self._heads[request.endpoint]
-        return request_bytes(head, body, f"{self._plan.run_id}-{request.index}")
+        request_id = f"{self._plan.run_id}-{request.index}"
+        return request_bytes(head, body, request_id, self.trace_id(request.index))
+
+    def trace_id(self, index: int) -> str | None:
+        """Give the trace of request `index`: the run's own random half, then the index."""
+        prefix = self._plan.trace_prefix
+        return None if prefix is None else f"{prefix}{index:016x}"

@@ -34,6 +34,7 @@ WITHOUT_UNIT = {
     "index", "worker", "phase", "scenario", "endpoint", "error_kind", "error_detail", "http_status",
     "finish_reason", "replica", "events", "coalesced_events", "clock", "resent", "output_valid",
     "unstamped_reads", "variant", "case", "group", "turn", "output_score", "output_detail",
+    "trace_id",
 }  # fmt: skip
 """Names, texts and counts; every other column must carry its unit."""
 
