@@ -21,8 +21,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     ca_file: str | None
     insecure: bool
     shard: int
-    """Which part of the arrivals is this worker's, from 0."""
+    """Number of the worker, and which part of the arrivals is its own, from 0."""
     shards: int
+    late: bool = False
+    """It came after the start: it has no part of its own, but what others leave to it."""
 
     def to_message(self) -> dict[str, Any]:
         """Plain data for Locust's messages. Holds no secret: those stay in the environment."""
@@ -35,6 +37,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.convert(dict(plain), cls)
 
 
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the arrivals, from a moment of the schedule to another (None: to its end)."""
+
+    shard: int
+    from_ns: int = 0
+    until_ns: int | None = None
+
+
 class Counts(msgspec.Struct, kw_only=True):
     """Where a worker stands: totals since the start of the run."""
 
@@ -42,6 +52,8 @@ class Counts(msgspec.Struct, kw_only=True):
     ok: int = 0
     cancelled: int = 0
     in_flight: int = 0
+    dropped: int = 0
+    """Arrivals that were not made."""
     streaming_events: int = 0
     """Events of streams in flight: what is not in `output_tokens` yet."""
     output_tokens: int = 0
