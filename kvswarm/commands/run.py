@@ -7,7 +7,9 @@ What a person can get wrong is found before anything is made: no run directory, 
 from __future__ import annotations
 
 import contextlib
+import shlex
 import signal
+import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +18,10 @@ from typing import Final
 from rich.console import Console
 
 from kvswarm.analysis.baseline import check_same_workload
-from kvswarm.commands.load import Ended, RunRequest, generate, plain_command
+from kvswarm.commands.load import Ended, Master, RunRequest, generate, plain_command
 from kvswarm.commands.report import report
 from kvswarm.commands.simulated import simulator_arguments
+from kvswarm.commands.worker import WorkerRequest, worker_command
 from kvswarm.errors import (
     EXIT_GATE_MISSED,
     EXIT_INTERRUPTED,
@@ -61,8 +64,21 @@ def run(request: RunRequest) -> int:
         console.print(f"Run directory: {run_dir.path}", soft_wrap=True)
         plain = plain_command(ready, profile, None)
         console.print(f"The same with plain Locust: {plain}", soft_wrap=True, style="dim")
+        if ready.master is not None:
+            console.print(_invitation(ready.master), soft_wrap=True)
         ended = generate(ready, profile, run_dir, console, simulated=request.url is None)
     return _conclude(run_dir, ended, request)
+
+
+def _invitation(master: Master) -> str:
+    host = socket.gethostname() if master.bind_host == "*" else master.bind_host
+    command = shlex.join(
+        worker_command(WorkerRequest(master_host=host, master_port=master.bind_port, processes=1))
+    )
+    return (
+        f"Waiting for {master.workers} workers: kvswarm worker --master-host {host} "
+        f"--master-port {master.bind_port} (with plain Locust: {command})"
+    )
 
 
 def _out(request: RunRequest) -> Path | None:
