@@ -79,6 +79,8 @@ class WorkerInfo(msgspec.Struct, kw_only=True):
     """What a reader of the figures must know of the workload."""
     lost: bool = False
     """It never said that all was sent: its unsent records are missing."""
+    away: bool = False
+    """It was missing for so long that others made the rest of its part; it may have come back."""
     lost_in_flight: int = 0
     """Requests that a lost worker had begun and that left no record."""
     unmade_arrivals: int = 0

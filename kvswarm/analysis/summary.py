@@ -338,6 +338,7 @@ def _evidence(
         dropped_arrivals=dropped,
         lost_workers=sum(worker.lost for worker in info.workers),
         late_workers=info.late_workers,
+        returned_workers=sum(worker.away and not worker.lost for worker in info.workers),
         lost_in_flight=sum(worker.lost_in_flight for worker in info.workers),
         unmade_arrivals=sum(worker.unmade_arrivals for worker in info.workers),
         contradictions=contradicted,

@@ -66,6 +66,8 @@ class Evidence:
     dropped_arrivals: int = 0
     lost_workers: int = 0
     late_workers: int = 0
+    returned_workers: int = 0
+    """Workers that were missing for a while and brought what they had kept."""
     lost_in_flight: int = 0
     """Requests that lost workers had begun and that left no record."""
     unmade_arrivals: int = 0
@@ -197,6 +199,14 @@ def _workers(evidence: Evidence) -> Iterator[Reason]:
                 f"{evidence.lost_workers} workers were lost, and with them "
                 f"{evidence.lost_in_flight} requests that they had begun; others made the rest of "
                 "their part."
+            ),
+        )
+    if evidence.returned_workers:
+        yield Reason(
+            status="degraded",
+            text=(
+                f"{evidence.returned_workers} workers were missing for a while, and the load was "
+                "lighter meanwhile; others made the rest of their part."
             ),
         )
     if evidence.unmade_arrivals:

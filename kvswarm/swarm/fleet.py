@@ -65,6 +65,8 @@ class WorkerState:
     info: WorkerInfo | None = None
     missing_since_s: float | None = None
     lost: bool = False
+    away: bool = False
+    """It was missing for so long that others got its part."""
     left: bool = False
     """Its part of the load is others' now."""
     begun: int = 0
@@ -94,6 +96,7 @@ class WorkerState:
             records=self.recorded,
             lost_in_flight=max(0, self.begun - self.recorded),
         )
+        info.away = self.away
         info.unmade_arrivals = self.unmade_arrivals
         if self.clock.offset_ns is not None and self.clock.rtt_ns is not None:
             info.clock_offset_us = self.clock.offset_ns // 1000
@@ -177,10 +180,11 @@ class Fleet:
     def last_word(self, client: str, info: WorkerInfo, *, early: bool) -> None:
         """Note that a worker has sent all. One that stopped early leaves its part to others."""
         worker = self.workers[client]
+        self._come_back(worker)
         worker.info = info
-        worker.lost = False
         self.begun(client, info.records)
         if early or not self._load.open_loop:
+            worker.away = worker.away or early
             self._leave(client, worker)
 
     # -- beats -------------------------------------------------------------------------------
@@ -217,17 +221,20 @@ class Fleet:
 
     def _is_there(self, client: str, worker: WorkerState) -> None:
         worker.missing_since_s = None
+        self._come_back(worker)
+        if worker.left and worker.info is None:
+            self._send("kv_finish", {"drain_s": self._load.drain_s}, client)
+
+    def _come_back(self, worker: WorkerState) -> None:
         if worker.lost and worker.left:
             worker.lost = False
             self._note(
                 f"worker {worker.shard} came back: what it had kept is in the table, and others "
                 "make its part"
             )
-        if worker.left and worker.info is None:
-            self._send("kv_finish", {"drain_s": self._load.drain_s}, client)
 
     def _lose(self, client: str, worker: WorkerState) -> None:
-        worker.lost = True
+        worker.lost = worker.away = True
         self._note(f"worker {worker.shard} was lost")
         self._leave(client, worker)
 

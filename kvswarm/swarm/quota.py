@@ -16,6 +16,8 @@ import gevent.event
 
 ASK_AGAIN_S: Final = 5.0
 """A wish that was not answered for so long may have been lost with a connection."""
+MAX_GROWTH: Final = 32
+"""A worker whose users had to wait for grants asks for more at a time, up to so many times more."""
 
 
 @dataclass
@@ -50,6 +52,9 @@ class Grants:
         count = wanted if self.limit is None else min(wanted, self.limit - first)
         if first < self.gently:
             count = min(count, -(-(self.gently - first) // (2 * self.workers)))
+        if self.limit is not None and self.workers > 1:
+            # Smaller towards the end, or one worker would be left with work that all could share.
+            count = min(count, -(-(self.limit - first) // (2 * self.workers)))
         self.granted += count
         return first, count
 
@@ -60,6 +65,8 @@ class Leases:
     def __init__(self, send: Callable[[int], None], batch: int) -> None:
         self._send = send
         self._batch = max(1, batch)
+        self._most = self._batch * MAX_GROWTH
+        self._waiting = 0
         self._ranges: deque[tuple[int, int]] = deque()
         self._held = 0
         self.received = 0
@@ -81,6 +88,8 @@ class Leases:
     def add(self, first: int, count: int) -> None:
         """Take a grant; an empty one says that there is no more. After `stop` none is taken."""
         self._asked_s = None
+        if self._waiting and self.received and self._batch < self._most:
+            self._batch *= 2  # the master is too far away for so few
         self.received += bool(count)
         if count and not self._over:
             self._ranges.append((first, count))
@@ -110,7 +119,11 @@ class Leases:
             self._came.clear()
             self.ask()
             if not self._held and not self._over:
-                self._came.wait()
+                self._waiting += 1
+                try:
+                    self._came.wait()
+                finally:
+                    self._waiting -= 1
         first, count = self._ranges.popleft()
         if count > 1:
             self._ranges.appendleft((first + 1, count - 1))
