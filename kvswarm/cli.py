@@ -43,6 +43,23 @@ def commands() -> None:
     """Load-test LLMs on KServe and other OpenAI-compatible servers: figures you can bet on."""
 
 
+class Processes(click.IntRange):
+    """A number of processes, or `auto`: one for each usable core but one."""
+
+    name = "processes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read it. Raises click.UsageError."""
+        if value == "auto":
+            return usable_cores() - 1 if usable_cores() > 2 else None  # noqa: PLR2004 - one is one
+        return super().convert(value, param, ctx)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that `run` shares with plain Locust."""
     for option in reversed(OPTIONS):
@@ -73,9 +90,17 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option(
     "--processes",
-    type=click.IntRange(min=1),
-    metavar="P",
-    help="Load-generating processes on this machine.",
+    type=Processes(min=1),
+    metavar="P|auto",
+    help="Load-generating processes on this machine; auto: one for each usable core but one.",
+)
+@click.option("--master", is_flag=True, help="Let `kvswarm worker` processes make the load.")
+@click.option(
+    "--expect-workers", type=click.IntRange(min=1), metavar="N", help="Wait for so many workers."
+)
+@click.option("--master-bind-host", metavar="H", help="Address for workers to connect to.")
+@click.option(
+    "--master-bind-port", type=click.IntRange(1, 65535), metavar="P", help="Port for workers."
 )
 @click.option(
     "--baseline",
@@ -118,6 +143,10 @@ def run(  # noqa: PLR0913, PLR0917 - one per flag
     url: str | None,
     headers: tuple[str, ...],
     processes: int | None,
+    master: bool,
+    expect_workers: int | None,
+    master_bind_host: str | None,
+    master_bind_port: int | None,
     baseline: Path | None,
     sweeps: tuple[str, ...],
     serve: str | None,
@@ -146,6 +175,15 @@ def run(  # noqa: PLR0913, PLR0917 - one per flag
             url=url,
             headers=headers,
             processes=processes,
+            master=_master(
+                {
+                    "workers": expect_workers,
+                    "bind_host": master_bind_host,
+                    "bind_port": master_bind_port,
+                },
+                wanted=master,
+                processes=processes,
+            ),
             baseline=baseline,
             sweep=_only(sweeps),
             serve=_serve(serve, serve_version, serve_timeout),
@@ -177,6 +215,21 @@ def _serve(command: str | None, version: str | None, timeout_s: float | None) ->
     return serve if timeout_s is None else replace(serve, timeout_s=timeout_s)
 
 
+def _master(given: dict[str, Any], *, wanted: bool, processes: int | None) -> Any:
+    """What `--master` and the flags beside it ask for. Raises click.UsageError."""
+    from kvswarm.commands.load import Master  # noqa: PLC0415 - keeps --help quick
+
+    settings = {name: value for name, value in given.items() if value is not None}
+    if wanted and processes is not None:
+        raise click.UsageError(
+            "--processes: with --master the load is made by workers. Leave it out, and give it to "
+            "`kvswarm worker`."
+        )
+    if settings and not wanted:
+        raise click.UsageError("--expect-workers and --master-bind-...: go with --master. Add it.")
+    return Master(**settings) if wanted else None
+
+
 def _redacted(argv: list[str]) -> tuple[str, ...]:
     """The command line without the values of headers, and of a server's key."""
     from kvswarm.commands.serve import without_key  # noqa: PLC0415
@@ -190,6 +243,34 @@ def _redacted(argv: list[str]) -> tuple[str, ...]:
         elif word.startswith("--serve=") or (place and shown[place - 1] == "--serve"):
             shown[place] = without_key(word)
     return tuple(shown)
+
+
+@commands.command()
+@click.option("--master-host", required=True, metavar="H", help="Where `kvswarm run --master` is.")
+@click.option(
+    "--master-port",
+    type=click.IntRange(1, 65535),
+    default=5557,
+    show_default=True,
+    metavar="P",
+    help="Its port.",
+)
+@click.option(
+    "--processes",
+    type=Processes(min=1),
+    default=1,
+    show_default=True,
+    metavar="P|auto",
+    help="Load-generating processes on this machine; auto: one for each usable core but one.",
+)
+def worker(master_host: str, master_port: int, processes: int | None) -> None:
+    """Make load for `kvswarm run --master`; secrets come from this process's environment.
+
+    Example: kvswarm worker --master-host 10.0.0.5 --processes auto
+    """
+    from kvswarm.commands.worker import WorkerRequest, work  # noqa: PLC0415 - keeps --help quick
+
+    work(WorkerRequest(master_host=master_host, master_port=master_port, processes=processes or 1))
 
 
 @commands.command()

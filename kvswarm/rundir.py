@@ -82,6 +82,16 @@ class WorkerInfo(msgspec.Struct, kw_only=True):
     """What a reader of the figures must know of the workload."""
     lost: bool = False
     """It never said that all was sent: its unsent records are missing."""
+    away: bool = False
+    """It was missing for so long that others made the rest of its part; it may have come back."""
+    lost_in_flight: int = 0
+    """Requests that a lost worker had begun and that left no record."""
+    unmade_arrivals: int = 0
+    """Arrivals of its part of an open loop that nobody made, because it was missing then."""
+    clock_offset_us: int | None = None
+    """Its clock less the master's, by the quickest of many round trips. None: not measured."""
+    clock_rtt_us: int | None = None
+    """That round trip. The offset is known to half of it, and means nothing below it."""
 
 
 class RunInfo(msgspec.Struct, kw_only=True):
@@ -100,7 +110,7 @@ class RunInfo(msgspec.Struct, kw_only=True):
     host: dict[str, Any]
     workers: list[WorkerInfo] = msgspec.field(default_factory=list)
     late_workers: int = 0
-    """Locust workers that joined after the start: users that Locust gave them made no requests."""
+    """Locust workers that joined after the start and found nothing to do."""
     started_ns: int
     load_started_ns: int | None = None
     """When the load pattern began."""
@@ -108,7 +118,10 @@ class RunInfo(msgspec.Struct, kw_only=True):
     """When it stopped making new requests; in-flight ones may end later."""
     ended_ns: int | None = None
     ended: str | None = None
-    """`completed`, `stopped`, `interrupted`, `disk_full`; None: it goes on, or was cut off."""
+    """`completed`, `stopped`, `interrupted`, `disk_full`, `worker_lost`.
+
+    None: it goes on, or was cut off.
+    """
     notes: list[str] = msgspec.field(default_factory=list)
     """Things that a reader of the figures must know, in words."""
 

@@ -21,7 +21,7 @@ from plotly.offline import get_plotlyjs
 
 from kvswarm.analysis.page import PAGE
 from kvswarm.analysis.report_server import server_html, server_plots
-from kvswarm.analysis.rows import Flags, Floats, open_table
+from kvswarm.analysis.rows import MOMENTS, Flags, Floats, ahead_ns, clock_offsets_ns, open_table
 from kvswarm.analysis.wording import (
     claim_lines,
     effect_lines,
@@ -47,7 +47,7 @@ DEFINITIONS: Final = {
 STATISTICS: Final = ("mean", "p50", "p75", "p90", "p95", "p99", "p999", "max", "count")
 COLUMNS: Final = (
     "intended_ns", "sent_ns", "first_token_ns", "end_ns", "ttft_ms", "e2e_ms", "error_kind",
-    "events", "completion_tokens", "prompt_tokens", "phase",
+    "events", "completion_tokens", "prompt_tokens", "phase", "worker",
 )  # fmt: skip
 SHADE: Final = {
     "fillcolor": "#888", "opacity": 0.2, "line_width": 0, "layer": "below",
@@ -155,13 +155,16 @@ class _Columns:
             table = file.read(columns=list(COLUMNS))
             plain = {name: table.column(name).to_numpy() for name in COLUMNS}
             self.rows = table.num_rows
+            ahead = ahead_ns(plain["worker"].astype(float), clock_offsets_ns(run.read_info()))
+            for name in set(MOMENTS) & set(COLUMNS):
+                plain[name] = plain[name].astype(float) - ahead
             # Not the first sent_ns: a run that found no server has none.
-            origin = plain["intended_ns"].astype(float).min() if self.rows else 0.0
+            origin = plain["intended_ns"].min() if self.rows else 0.0
             self.origin_ns = float(origin)
-            self.intended_s = (plain["intended_ns"].astype(float) - origin) / 1e9
-            self.sent_s = (plain["sent_ns"].astype(float) - origin) / 1e9
-            self.end_s = (plain["end_ns"].astype(float) - origin) / 1e9
-            self.first_s = (plain["first_token_ns"].astype(float) - origin) / 1e9
+            self.intended_s = (plain["intended_ns"] - origin) / 1e9
+            self.sent_s = (plain["sent_ns"] - origin) / 1e9
+            self.end_s = (plain["end_ns"] - origin) / 1e9
+            self.first_s = (plain["first_token_ns"] - origin) / 1e9
             self.ttft_ms = plain["ttft_ms"].astype(float)
             self.e2e_ms = plain["e2e_ms"].astype(float)
             self.prompt_tokens = plain["prompt_tokens"].astype(float)

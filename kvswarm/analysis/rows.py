@@ -1,6 +1,8 @@
 """Read requests.parquet in pieces, as numpy arrays, with what the figures need of each.
 
 In:  the table of a run.  Out: `Rows`, one per row group.
+Moments are those of the master's clock: where a worker's was off by more than could be measured,
+its rows are shifted. Latencies never are, for both ends of each are of one clock.
 Missing numbers are NaN in float arrays. Arrays of events are flat, over all rows of the piece;
 `starts` says where each row's events begin.
 """
@@ -19,7 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from kvswarm.errors import RunDirError
-from kvswarm.rundir import RunDir
+from kvswarm.rundir import RunDir, RunInfo
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -29,8 +31,9 @@ NUMBERS: Final = (
     "index", "intended_ns", "sent_ns", "first_token_ns", "last_token_ns", "end_ns", "connect_us",
     "send_spread_us", "prompt_tokens", "completion_tokens", "reasoning_tokens", "events",
     "first_event_tokens", "coalesced_events", "clock_step_us", "unstamped_reads", "ttft_ms",
-    "ttft_from_intended_ms", "tpot_ms", "e2e_ms", "cached_tokens", "group",
+    "ttft_from_intended_ms", "tpot_ms", "e2e_ms", "cached_tokens", "group", "worker",
 )  # fmt: skip
+MOMENTS: Final = ("intended_ns", "sent_ns", "first_token_ns", "last_token_ns", "end_ns")
 TEXTS: Final = (
     "phase", "error_kind", "clock", "scenario", "variant", "case", "output_score", "output_detail",
 )  # fmt: skip
@@ -97,11 +100,38 @@ def open_table(run: RunDir) -> Iterator[pq.ParquetFile]:
 def read_rows(run: RunDir) -> Iterator[Rows]:
     """Give the table's row groups. Raises RunDirError where it is damaged."""
     names = [*NUMBERS, *TEXTS, *LISTS, "output_valid"]
+    offsets_ns = clock_offsets_ns(run.read_info())
     with open_table(run) as file:
         there = set(file.schema_arrow.names)
         wanted = [name for name in names if name in there]
         for group in range(file.num_row_groups):
-            yield _rows(file.read_row_group(group, columns=wanted))
+            rows = _rows(file.read_row_group(group, columns=wanted))
+            if offsets_ns:
+                for name in MOMENTS:
+                    rows.numbers[name] -= ahead_ns(rows["worker"], offsets_ns)
+            yield rows
+
+
+def clock_offsets_ns(info: RunInfo) -> dict[int, int]:
+    """By worker, how far its clock was ahead of the master's; those that agree are left out.
+
+    Workers of one machine have one clock: what is measured of them is noise, below the round trip.
+    """
+    return {
+        worker.worker: worker.clock_offset_us * 1000
+        for worker in info.workers
+        if worker.clock_offset_us is not None
+        and worker.clock_rtt_us is not None
+        and abs(worker.clock_offset_us) > worker.clock_rtt_us
+    }
+
+
+def ahead_ns(workers: Floats, offsets_ns: dict[int, int]) -> Floats:
+    """How far the clock of each row's worker was ahead, ns."""
+    ahead: Floats = np.zeros(len(workers))
+    for worker, offset_ns in offsets_ns.items():
+        ahead[workers == worker] = offset_ns
+    return ahead
 
 
 def _rows(table: pa.Table) -> Rows:

@@ -338,9 +338,14 @@ def _evidence(
         dropped_arrivals=dropped,
         lost_workers=sum(worker.lost for worker in info.workers),
         late_workers=info.late_workers,
+        returned_workers=sum(worker.away and not worker.lost for worker in info.workers),
+        lost_in_flight=sum(worker.lost_in_flight for worker in info.workers),
+        unmade_arrivals=sum(worker.unmade_arrivals for worker in info.workers),
         contradictions=contradicted,
         succeeded=totals.ok,
-        missing_rows=max(0, sum(worker.records for worker in info.workers) - totals.rows),
+        missing_rows=max(
+            0, sum(worker.records for worker in info.workers) - totals.rows - table.duplicates
+        ),
         ended=info.ended,
         cut_short=table.cut_short,
     )

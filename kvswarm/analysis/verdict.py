@@ -66,6 +66,12 @@ class Evidence:
     dropped_arrivals: int = 0
     lost_workers: int = 0
     late_workers: int = 0
+    returned_workers: int = 0
+    """Workers that were missing for a while and brought what they had kept."""
+    lost_in_flight: int = 0
+    """Requests that lost workers had begun and that left no record."""
+    unmade_arrivals: int = 0
+    """Arrivals of an open loop that nobody made while a worker was missing."""
     contradictions: tuple[str, ...] = ()
     """What the server's own metrics say otherwise."""
     succeeded: int = 1
@@ -98,6 +104,7 @@ def judge(evidence: Evidence, limits: VerdictLimits) -> Verdict:
         *_figures(evidence, limits),
         *_sending(evidence, limits),
         *_clock(evidence, limits),
+        *_workers(evidence),
         *_completeness(evidence),
     ]
     reasons.sort(key=lambda reason: reason.status != "invalid")  # the worst is read first
@@ -184,20 +191,48 @@ def _clock(evidence: Evidence, limits: VerdictLimits) -> Iterator[Reason]:
         )
 
 
-def _completeness(evidence: Evidence) -> Iterator[Reason]:
+def _workers(evidence: Evidence) -> Iterator[Reason]:
     if evidence.lost_workers:
         yield Reason(
             status="degraded",
-            text=f"{evidence.lost_workers} workers were lost, with what they had not sent yet.",
+            text=(
+                f"{evidence.lost_workers} workers were lost, and with them "
+                f"{evidence.lost_in_flight} requests that they had begun; others made the rest of "
+                "their part."
+            ),
+        )
+    if evidence.returned_workers:
+        yield Reason(
+            status="degraded",
+            text=(
+                f"{evidence.returned_workers} workers were missing for a while, and the load was "
+                "lighter meanwhile; others made the rest of their part."
+            ),
+        )
+    if evidence.unmade_arrivals:
+        yield Reason(
+            status="degraded",
+            text=(
+                f"{evidence.unmade_arrivals} arrivals were not made while a worker was missing, so "
+                "the load was lighter than asked."
+            ),
+        )
+    if evidence.ended == "worker_lost":
+        yield Reason(
+            status="degraded",
+            text="the load was stopped because a worker was lost (on_worker_loss: stop).",
         )
     if evidence.late_workers and not evidence.open_loop:
         yield Reason(
             status="degraded",
             text=(
                 f"{evidence.late_workers} workers joined after the start and have no part in the "
-                "run; users that Locust gave them made no requests. Use --expect-workers."
+                "run. Use --expect-workers."
             ),
         )
+
+
+def _completeness(evidence: Evidence) -> Iterator[Reason]:
     for text in evidence.contradictions:
         yield Reason(status="degraded", text=text)
     if evidence.missing_rows:

@@ -40,8 +40,20 @@ LOCUSTFILES: Final = {
 """The packaged locustfiles by name: each of one profile, or of a folder of profiles."""
 WORKERS_WAIT_S: Final = 60
 """How long Locust waits for its own processes: by default for ever, also for one that died."""
+FAR_WORKERS_WAIT_S: Final = 600
+"""The same for workers that people or a cluster start."""
 KILLING_SIGNAL: Final = 3
 """A person who asks so often is not waiting for the last rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Master:
+    """A run whose load is made by `kvswarm worker` processes, here or elsewhere."""
+
+    workers: int = 1
+    """How many it waits for."""
+    bind_host: str = "*"
+    bind_port: int = 5557
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +64,7 @@ class RunRequest:
     url: str | None = None
     headers: tuple[str, ...] = ()
     processes: int | None = None
+    master: Master | None = None
     dry_run: bool = False
     as_json: bool = False
     baseline: Path | None = None
@@ -88,11 +101,17 @@ def locust_command(request: RunRequest, profile: Profile, out: Path | None) -> l
     # A profile's name is anybody's text: it chooses among our own files, and never makes a path.
     name = profile.name.partition("/")[0].replace("-", "_")
     locustfile = LOCUSTFILES.get(name, LOCUSTFILES["standard"])
-    users = str(locust_users(profile.load, request.processes or 1))
+    processes = request.master.workers if request.master is not None else request.processes
+    users = str(locust_users(profile.load, processes or 1))
     command = ["locust", "-f", str(locustfile), "--headless", "--only-summary"]
     command += ["--host", request.url or "http://127.0.0.1:PORT"]
     command += ["--users", users, "--spawn-rate", users]
-    if request.processes is not None:
+    if request.master is not None:
+        command += ["--master", "--expect-workers", str(request.master.workers)]
+        command += ["--expect-workers-max-wait", str(FAR_WORKERS_WAIT_S)]
+        command += ["--master-bind-host", request.master.bind_host]
+        command += ["--master-bind-port", str(request.master.bind_port)]
+    elif request.processes is not None:
         command += ["--processes", str(request.processes)]
         command += ["--expect-workers-max-wait", str(WORKERS_WAIT_S)]
         # At Locust's usual port, the workers of two runs on one machine would take any master.
@@ -146,16 +165,18 @@ def generate(
         return Ended(code=child.wait(), interrupted=signals.seen > 0)
 
 
-def _environment(request: RunRequest, progress_fd: int, *, simulated: bool) -> dict[str, str]:
-    """This environment, less what would set Locust's options behind the command line's back."""
+def locust_environment() -> dict[str, str]:
+    """This environment for Locust: without its own variables."""
     environ = {
         name: value for name, value in os.environ.items() if not name.startswith(LOCUST_ENV_PREFIX)
     }
-    environ |= {
-        PROGRESS_FD_ENV: str(progress_fd),
-        ARGV_ENV: shlex.join(request.argv),
-        "LOCUST_SKIP_UPDATE_CHECK": "1",
-    }
+    return environ | {"LOCUST_SKIP_UPDATE_CHECK": "1"}
+
+
+def _environment(request: RunRequest, progress_fd: int, *, simulated: bool) -> dict[str, str]:
+    """This environment, less what would set Locust's options behind the command line's back."""
+    environ = locust_environment()
+    environ |= {PROGRESS_FD_ENV: str(progress_fd), ARGV_ENV: shlex.join(request.argv)}
     if simulated:
         environ[SIMULATOR_ENV] = "1"
     if headers := headers_of(None, flags=request.headers):

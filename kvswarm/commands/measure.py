@@ -19,6 +19,7 @@ from kvswarm.commands.load import Ended, RunRequest, generate, plain_command
 from kvswarm.commands.report import report
 from kvswarm.commands.serve import served, server_command
 from kvswarm.commands.simulated import simulator_arguments
+from kvswarm.commands.worker import invitation
 from kvswarm.errors import (
     EXIT_GATE_MISSED,
     EXIT_INTERRUPTED,
@@ -47,6 +48,8 @@ def measure(request: RunRequest, profile: Profile) -> int:
             console.print(f"Run directory: {run_dir.path}", soft_wrap=True)
             plain = plain_command(ready, profile, None)
             console.print(f"The same with plain Locust: {plain}", soft_wrap=True, style="dim")
+            if ready.master is not None:
+                console.print(invitation(ready.master), soft_wrap=True)
             ended = generate(ready, profile, run_dir, console, simulated=request.simulated)
     except KeyboardInterrupt:
         if ended is None or run_dir is None:

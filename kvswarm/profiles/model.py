@@ -168,6 +168,8 @@ class Profile:
     """`error_share`, `goodput_share`, `ttft_p99_ms`, ...: missed, and the run exits 1."""
     timeouts: Timeouts = field(default_factory=Timeouts)
     verdict: VerdictLimits = field(default_factory=VerdictLimits)
+    on_worker_loss: Literal["continue", "stop"] = "continue"
+    """What becomes of a run that loses a load-generating process."""
     source: str | None = None
     """Path of the file that the profile came from."""
 

@@ -95,6 +95,7 @@ def resolve(
         gate=_floats(values.get("gate", {})),
         timeouts=Timeouts(**_floats(values.get("timeouts", {}))),
         verdict=VerdictLimits(**_floats(values.get("verdict", {}))),
+        on_worker_loss=values.get("on_worker_loss", "continue"),
         source=source,
         mix=mix,
         **features,

@@ -8,6 +8,7 @@ whatever --concurrency and the profile said.
 from __future__ import annotations
 
 import sys
+import tempfile
 from typing import Any
 
 from locust import events
@@ -22,6 +23,11 @@ def without_config_files(parser: Any, **_: Any) -> None:
 def main() -> None:
     """Run Locust with the command line that follows this module's name."""
     sys.argv = sys.argv[1:]
+    if "--worker" in sys.argv:
+        # Locust keeps the master's locustfile where temporary files are, under the name that it has
+        # there: workers that start together would read each other's, half written.
+        own = tempfile.TemporaryDirectory(prefix="kvswarm-")
+        tempfile.tempdir = own.name
     events.init_command_line_parser.add_listener(without_config_files)
     locust_main()
 

@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import gevent
@@ -26,10 +26,12 @@ import kvswarm
 from kvswarm.errors import KvswarmError
 from kvswarm.profiles.model import Profile
 from kvswarm.rundir import JournalWriter, MetricsInfo, RunDir, RunInfo, TargetInfo, WorkerInfo
+from kvswarm.swarm.fleet import Fleet, WorkerState
+from kvswarm.swarm.lifeline import BEAT_S
 from kvswarm.swarm.plan import Counts, Plan
 from kvswarm.swarm.progress import Progress
-from kvswarm.swarm.quota import Grants
 from kvswarm.swarm.server_pages import ServerPages
+from kvswarm.swarm.shipping import unsqueezed
 from kvswarm.telemetry.sources import Source
 
 logger = logging.getLogger(__name__)
@@ -38,8 +40,9 @@ HOUSEKEEPING_S: Final = 0.5
 MIN_FREE_BYTES: Final = 64 * 1024 * 1024
 LAST_WORDS_S: Final = 30.0
 """How long the master waits at the end for workers to say that all is sent."""
-LOST_GRACE_S: Final = 6.0
-"""How long a worker may be missing, beyond Locust's 4 s, before it counts as lost."""
+START_MARGIN_NS: Final = 5_000_000
+"""How long after the slowest message to a worker the load starts, at most START_LIMIT_NS ahead."""
+START_LIMIT_NS: Final = 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,23 +63,6 @@ class RunStart:
     """Who is asked for metrics, with the headers of the run where they may go."""
 
 
-@dataclass
-class WorkerState:
-    """What the coordinator knows of one worker."""
-
-    shard: int
-    counts: Counts = field(default_factory=Counts)
-    ready: bool = False
-    info: WorkerInfo | None = None
-    missing_since_s: float | None = None
-    lost: bool = False
-
-    @property
-    def over(self) -> bool:
-        """Nothing more is expected of it."""
-        return self.info is not None or self.lost
-
-
 class Coordinator:
     """One run, from the plan to the last worker's last word."""
 
@@ -93,16 +79,9 @@ class Coordinator:
         self._trace_prefix = secrets.token_hex(8) if start.traceparent else None
         self.failure: KvswarmError | None = None
         """Why the load could not be made."""
-        self._workers = {client: WorkerState(shard) for shard, client in enumerate(start.workers)}
         load = start.profile.load
-        self._grants = Grants(
-            None if load.open_loop else load.requests,
-            gently=start.profile.warmup.requests or 0,
-            workers=len(self._workers),
-        )
-        self._late: set[str] = set()
+        self.fleet = Fleet(start.profile, start.workers, self._send, self._elapsed_ns, self._note)
         self._load_started_s = self._load_stopped_s = 0.0
-        self._records = 0
         self._all_sent = gevent.event.Event()
         self._ended = "completed"
         self._finishing = False
@@ -111,7 +90,7 @@ class Coordinator:
         self._journal = JournalWriter(start.run.journal)
         self.info = self._new_info()
         start.run.write_info(self.info)
-        self._keeper: Any = None
+        self._keepers: list[Any] = []
         self._pages: ServerPages | None = None
         self._page_notes: list[str] = []
         self._has_first_page = False
@@ -149,12 +128,16 @@ class Coordinator:
     @property
     def counts(self) -> list[Counts]:
         """Where each worker stands, as far as it has told."""
-        return [worker.counts for worker in self._workers.values()]
+        return [worker.counts for worker in self.fleet.workers.values()]
 
     @property
     def lost_workers(self) -> int:
         """Workers that are gone without a last word."""
-        return sum(worker.lost for worker in self._workers.values())
+        return sum(worker.lost for worker in self.fleet.workers.values())
+
+    def _note(self, text: str) -> None:
+        logger.warning("%s", text)
+        self.info.notes.append(text)
 
     def _send(self, kind: str, data: dict[str, Any], client: str | None = None) -> None:
         """Send a message that only workers of this run take."""
@@ -163,23 +146,28 @@ class Coordinator:
     def begin(self) -> None:
         """Hand out the plans; the load starts when every worker has said that it is ready."""
         start = self._start
-        self._keeper = gevent.spawn(self._keep_house)
+        self._keepers = [gevent.spawn(self._keep_house), gevent.spawn(self._beat)]
         self._pages = ServerPages(start.metrics, start.run.server_pages)
         gevent.spawn(self._await_first_page, self._pages)
-        for client, worker in self._workers.items():
-            plan = Plan(
-                run_id=self.run_id,
-                profile=start.profile,
-                base_url=start.target.base_url,
-                model=start.target.model,
-                api_key_env=start.api_key_env,
-                ca_file=start.ca_file,
-                insecure=start.insecure,
-                shard=worker.shard,
-                shards=len(self._workers),
-                trace_prefix=self._trace_prefix,
-            )
-            self._send("kv_plan", plan.to_message(), client)
+        for client, worker in self.fleet.workers.items():
+            self._send_plan(client, worker)
+
+    def _send_plan(self, client: str, worker: WorkerState) -> None:
+        start = self._start
+        plan = Plan(
+            run_id=self.run_id,
+            profile=start.profile,
+            base_url=start.target.base_url,
+            model=start.target.model,
+            api_key_env=start.api_key_env,
+            ca_file=start.ca_file,
+            insecure=start.insecure,
+            shard=worker.shard,
+            shards=self.fleet.shards,
+            late=worker.late,
+            trace_prefix=self._trace_prefix,
+        )
+        self._send("kv_plan", plan.to_message(), client)
 
     def _await_first_page(self, pages: ServerPages) -> None:
         """What the server counted before the run is not this run's."""
@@ -190,8 +178,9 @@ class Coordinator:
         self._start_load()
 
     def _start_load(self) -> None:
-        """Start all workers at once, so that their arrivals are those of one schedule."""
-        waited_for = [w for w in self._workers.values() if not w.ready and not w.over]
+        """Start all workers at one moment, so that their arrivals are those of one schedule."""
+        fleet = self.fleet
+        waited_for = [w for w in fleet.workers.values() if not w.over and not fleet.may_start(w)]
         if (
             waited_for
             or not self._has_first_page
@@ -199,25 +188,55 @@ class Coordinator:
             or self.info.load_started_ns is not None
         ):
             return
-        self.info.load_started_ns = time.time_ns()
-        self._load_started_s = time.monotonic()
-        for client in self._workers:
-            self._send("kv_start", {}, client)
+        trips_ns = [worker.clock.rtt_ns or 0 for worker in fleet.workers.values()]
+        ahead_ns = 0
+        if len(trips_ns) > 1 or trips_ns[0] > START_MARGIN_NS:
+            ahead_ns = min(START_LIMIT_NS, max(trips_ns) + START_MARGIN_NS)
+        self.info.load_started_ns = time.time_ns() + ahead_ns
+        self._load_started_s = time.monotonic() + ahead_ns / 1e9
+        for client, worker in fleet.workers.items():
+            self._start_worker(client, worker)
         self._start.run.write_info(self.info)
+
+    def _start_worker(self, client: str, worker: WorkerState) -> None:
+        worker.started = True
+        message = {
+            "start_ns": (self.info.load_started_ns or 0) + worker.clock.known_ns,
+            "turns": msgspec.to_builtins(list(worker.turns.values())),
+        }
+        self._send("kv_start", message, client)
+
+    def _elapsed_ns(self) -> int | None:
+        started_ns = self.info.load_started_ns
+        return None if started_ns is None else time.time_ns() - started_ns
 
     # -- messages of workers -----------------------------------------------------------------
 
     def on_ready(self, client: str, _data: dict[str, Any]) -> None:
-        """Note that a worker has made its first requests; the last one starts the load."""
-        if client in self._workers:
-            self._workers[client].ready = True
+        """Note that a worker has made its first requests, and ask for its clock."""
+        worker = self.fleet.workers.get(client)
+        if worker is not None:
+            worker.ready = True
+            self.fleet.beat_to(client, worker)
+
+    def on_pong(self, client: str, data: dict[str, Any]) -> None:
+        """Note what a worker's clock says; the last one to be known starts the load."""
+        worker = self.fleet.workers.get(client)
+        if worker is None:
+            return
+        self.fleet.pong(client, data)
+        elapsed_ns = self._elapsed_ns()
+        if elapsed_ns is None:
             self._start_load()
+        elif worker.late and not worker.started and self.fleet.may_start(worker):
+            self.fleet.take_over(worker, elapsed_ns)
+            self._start_worker(client, worker)
 
     def on_failed(self, client: str, data: dict[str, Any]) -> None:
         """End the run: a worker cannot make its part of the load."""
-        if client not in self._workers or self._workers[client].over or self._finishing:
+        worker = self.fleet.workers.get(client)
+        if worker is None or worker.over or self._finishing:
             return
-        worker = self._workers[client]
         worker.lost = True
         self._ended = "failed"
         self.failure = KvswarmError(f"worker {worker.shard} could not start: {data['message']}")
@@ -228,59 +247,86 @@ class Coordinator:
 
     def on_want(self, client: str, data: dict[str, Any]) -> None:
         """Grant request indices."""
-        first, count = self._grants.grant(0 if self._finishing else int(data["wanted"]))
-        self._send("kv_lease", {"first": first, "count": count}, client)
-        if self._grants.used_up:  # a process without a user never asks
-            self._send("kv_lease", {"first": first, "count": 0})
+        self.fleet.want(client, data)
 
-    def on_records(self, _client: str, data: dict[str, Any]) -> None:
-        """Write a batch of records into the journal."""
+    def on_want_seats(self, client: str, data: dict[str, Any]) -> None:
+        """Grant seats to users."""
+        if client in self.fleet.workers:
+            self.fleet.want_seats(client, data)
+
+    def on_seat_back(self, client: str, data: dict[str, Any]) -> None:
+        """Take a user's seat back."""
+        self.fleet.seats.give_back(client, int(data["number"]))
+
+    def on_records(self, client: str, data: dict[str, Any]) -> None:
+        """Write a batch of records into the journal, once, and say so."""
+        worker = self.fleet.workers.get(client)
+        if worker is None:
+            return
         if self._closed:
             logger.error("a batch of %d records came after the end of the run", data["count"])
             return
-        try:
-            self._journal.append(data["blob"])
-        except OSError as error:
-            self._disk_failed(f"{self._start.run.journal}: {error.strerror}")
-            return
-        self._records += int(data["count"])
+        number, size_bytes = int(data["number"]), data["size_bytes"]
+        if number not in worker.batches:
+            blob = data["blob"]
+            if size_bytes is not None:
+                blob = unsqueezed(blob, size_bytes)
+            try:
+                self._journal.append(blob)
+            except OSError as error:
+                # Acknowledged all the same: to keep it would not mend the disk. The verdict
+                # compares what workers made with what is in the table.
+                self._disk_failed(f"{self._start.run.journal}: {error.strerror}")
+            else:
+                worker.recorded += int(data["count"])
+            worker.batches.add(number)
+        self._send("kv_ack", {"number": number}, client)
+        self.fleet.begun(client, int(data["begun"]))
 
     def on_counts(self, client: str, data: dict[str, Any]) -> None:
         """Note where a worker stands."""
-        if client in self._workers:
-            self._workers[client].counts = msgspec.convert(data["counts"], Counts)
+        worker = self.fleet.workers.get(client)
+        if worker is not None:
+            worker.counts = msgspec.convert(data["counts"], Counts)
+            self.fleet.begun(client, worker.counts.started)
 
     def on_all_sent(self, client: str, data: dict[str, Any]) -> None:
         """Note a worker's last word; the last of all ends the run."""
-        worker = self._workers.get(client)
+        worker = self.fleet.workers.get(client)
         if worker is None:
             return
-        worker.info = msgspec.convert(data["info"], WorkerInfo)
-        self.info.notes += [note for note in worker.info.notes if note not in self.info.notes]
+        self._send("kv_ack", {"number": None}, client)
+        if worker.info is not None:
+            return
+        info = msgspec.convert(data["info"], WorkerInfo)
+        self.info.notes += [note for note in info.notes if note not in self.info.notes]
+        self.fleet.last_word(client, info, early=bool(data["early"]))
         self._look_for_end()
 
-    def on_present(self, clients: Collection[str]) -> None:
-        """Compare with the workers that are there: what one that is gone had not sent is lost."""
-        now_s = time.monotonic()
-        for client, worker in self._workers.items():
-            if client in clients:
-                worker.missing_since_s = None
-                if worker.lost and self.failure is None:
-                    worker.lost = False
-                    self.info.notes.append(f"worker {worker.shard} came back")
-            elif not worker.over:
-                worker.missing_since_s = worker.missing_since_s or now_s
-                if now_s - worker.missing_since_s >= LOST_GRACE_S:
-                    worker.lost = True
-                    self.info.notes.append(f"worker {worker.shard} was lost")
-                    self._start_load()
-                    self._look_for_end()
-        for client in set(clients) - set(self._workers) - self._late:
-            self._late.add(client)
-            self.info.late_workers += 1
+    def on_present(self, clients: Collection[str], users: int) -> None:
+        """Compare with the workers that are there. `users`: as many as Locust wants now."""
+        fleet = self.fleet
+        fleet.seats.limit = users
+        if self._elapsed_ns() is not None and not self._finishing and not self._load_stopped_s:
+            for client in set(clients) - set(fleet.workers):
+                if fleet.has_part_for_late():
+                    self._send_plan(client, fleet.welcome(client))
+        for worker in fleet.present(clients):
+            self._start_load()
+            if self._start.profile.on_worker_loss == "stop" and not self._finishing:
+                self._stop_for(worker)
+            self._look_for_end()
+
+    def _stop_for(self, lost: WorkerState) -> None:
+        self._ended = "worker_lost"
+        self._note(f"stopped, because worker {lost.shard} was lost (on_worker_loss: stop)")
+        if self._load_started_s and not self._load_stopped_s:
+            self._stop_load()
+        else:
+            self._end_now()
 
     def _look_for_end(self) -> None:
-        if all(worker.over for worker in self._workers.values()):
+        if all(worker.over for worker in self.fleet.workers.values()):
             self._all_sent.set()
             self._end_now()
 
@@ -290,6 +336,14 @@ class Coordinator:
             gevent.spawn(self._on_over)
 
     # -- while it runs -----------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        while True:
+            try:
+                self.fleet.beat()
+            except Exception:
+                logger.exception("a beat failed; the next one comes")
+            gevent.sleep(BEAT_S)
 
     def _keep_house(self) -> None:
         while True:
@@ -359,8 +413,7 @@ class Coordinator:
         if self._closed:
             return  # somebody else waited, too
         self._closed = True
-        if self._keeper is not None:
-            self._keeper.kill()
+        gevent.killall(self._keepers)
         if self._pages is not None:
             self._pages.stop()
             told = [note for note in self.info.notes if note not in self._page_notes]
@@ -369,9 +422,10 @@ class Coordinator:
         self.progress.show(self.counts, last=True)
 
     def _close_files(self) -> None:
-        for client, worker in self._workers.items():
-            lost = WorkerInfo(worker=worker.shard, host=client, pid=0, lost=True)
-            self.info.workers.append(worker.info or lost)
+        fleet = self.fleet
+        self.info.workers = [w.last_info(client) for client, w in fleet.workers.items()]
+        self.info.late_workers = fleet.late_unused
+        self.info.notes += fleet.last_notes(self.info)
         self.info.ended_ns = time.time_ns()
         self.info.ended = self._ended
         try:

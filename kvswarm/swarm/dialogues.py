@@ -7,10 +7,14 @@ The numbers depend on users alone, not on which of them was quicker: a seed repe
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from kvswarm.workload.answers import Answer
 from kvswarm.workload.requests import LLMRequest
 from kvswarm.workload.workload import Requests
+
+DIALOGUES_PER_TURN: Final = 100_000
+"""So many dialogues are a user's before those of the next one with its number begin."""
 
 
 @dataclass(slots=True)
@@ -29,6 +33,10 @@ class Dialogues:
         self._workload = workload
         self._users = max(1, users)
         self._standing: dict[int, Standing] = {}
+
+    def sit_down(self, user: int, turn: int) -> None:
+        """A new user has this number, which others had `turn` times: it does not repeat theirs."""
+        self._standing[user] = Standing(begun=turn * DIALOGUES_PER_TURN)
 
     def think_time_s(self, user: int) -> float:
         """How long a user thinks before its next request."""

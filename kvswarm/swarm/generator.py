@@ -11,7 +11,6 @@ import gc
 import logging
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from enum import Enum
@@ -21,41 +20,47 @@ import gevent
 import gevent.event
 import msgspec
 from locust.env import Environment
-from locust.exception import StopTest
+from locust.runners import WorkerRunner
 
 from kvswarm.errors import KvswarmError
 from kvswarm.profiles.model import Profile
 from kvswarm.profiles.phases import phase_of
-from kvswarm.records import Record, encode_batch
 from kvswarm.rundir import WorkerInfo
 from kvswarm.stream.client import Deadlines, StreamClient
 from kvswarm.stream.exchange import Exchange
 from kvswarm.stream.outcome import Ask
-from kvswarm.swarm import events
-from kvswarm.swarm.arriving import Arriving
+from kvswarm.swarm.arriving import Arriving, Doer
 from kvswarm.swarm.dialogues import Dialogues
-from kvswarm.swarm.judging import answer_of, judged
-from kvswarm.swarm.plan import Plan
+from kvswarm.swarm.judging import answer_of
+from kvswarm.swarm.lifeline import Lifeline, Listener
+from kvswarm.swarm.plan import Plan, Turn
 from kvswarm.swarm.quota import Leases
+from kvswarm.swarm.recording import Recorder
+from kvswarm.swarm.seats import Seats, own_seats
 from kvswarm.swarm.secrets import Mask, target_of
-from kvswarm.swarm.standing import Standing
-from kvswarm.swarm.statistics import Rows
+from kvswarm.swarm.shipping import Shipping
 from kvswarm.swarm.stock import Stock
 from kvswarm.workload.answers import Answer
 from kvswarm.workload.arrivals import users_at
-from kvswarm.workload.requests import Expectation, LLMRequest
+from kvswarm.workload.requests import LLMRequest
 from kvswarm.workload.workload import Requests, open_workload
 
 logger = logging.getLogger(__name__)
 
 FLUSH_S: Final = 0.25
-BATCH_RECORDS: Final = 64
 UNSENT_PAUSE_S: Final = 0.1
 """A user that found no connection waits this long, or it would burn the quota in a moment."""
 LEVEL_CHECK_S: Final = 0.05
 FIRST_LEASE_S: Final = 5.0
 LAST_RECORDS_S: Final = 10.0
 """How long the end waits for greenlets of cancelled requests to leave their records."""
+SETTLE_S: Final = 60.0
+"""How long the end waits for the master to say that it has everything."""
+SAY_AGAIN_S: Final = 5.0
+LOOPBACK: Final = ("127.", "::1", "localhost")
+BEHIND: Final = (
+    "the master took records more slowly than they were made: requests waited or were dropped"
+)
 Send = Callable[[str, dict[str, Any]], None]
 
 
@@ -79,15 +84,13 @@ class Generator:
         self._plan = plan
         self._send = send
         self._load = plan.profile.load
-        self._failed_listeners = 0
-        self._records_made = 0
-        self._outbox: list[Record] = []
-        self._fresh: list[Record] = []
-        self._standing = Standing(plan.profile)
-        self._rows = Rows(environment)
         target = target_of(plan)
-        self._mask = Mask(target.headers)
-        self._client = StreamClient(target, _deadlines(plan), self._take_record)
+        self._shipping = Shipping(
+            send, lambda: self._recorder.counts.started, squeeze=_is_far(environment.runner)
+        )
+        self._recorder = Recorder(environment, plan.profile, Mask(target.headers), self._shipping)
+        self._client = StreamClient(target, _deadlines(plan), self._recorder.take)
+        self._recorder.listen(self._client)
         # A tokenizer or a file of prompts can take seconds; heartbeats must go on meanwhile.
         workload: Requests | KvswarmError = gevent.get_hub().threadpool.apply(
             _workload_or_why_not, (plan.profile,)
@@ -95,20 +98,30 @@ class Generator:
         if isinstance(workload, KvswarmError):
             raise workload
         share = -(-self._load.peak_users // plan.shards)
-        self._leases = Leases(lambda wanted: send("kv_want", {"wanted": wanted}), batch=share)
+        self._leases = Leases(self._want, batch=share)
+        own = range(0) if plan.late else own_seats(self._load.peak_users, plan.shard, plan.shards)
+        self._seats = Seats(
+            own,
+            lambda waiting: send("kv_want_seats", {"waiting": waiting}),
+            lambda number: send("kv_seat_back", {"number": number}),
+        )
+        self._turns: dict[int, int] = {}
+        """Seat -> how often another worker had it before."""
+        self._busy: set[int] = set()
         self._notes = workload.notes
         self._stock = Stock(plan, workload, target, self._upcoming)
         self._dialogues: Dialogues | None = None
         if plan.profile.has_dialogues:
             self._dialogues = Dialogues(workload, self._load.peak_users)
-        self._arriving = Arriving(plan, self._perform_stocked, self._stock.forget)
-        self._expectations: dict[int, Expectation] = {}
-        self._users = 0
+        doer = Doer(self._perform_stocked, self._stock.forget, self._shipping.room.is_set)
+        self._arriving = Arriving(plan, doer)
+        listener = Listener(
+            quiet=self._shipping.master_away, back=self._shipping.master_back, silent=self._orphaned
+        )
+        self._lifeline = Lifeline(environment, plan.run_id, listener)
+        self._left_early = False
         self._is_over = gevent.event.Event()
-        if events.has_listeners(events.request_sent):
-            self._client.listen_sent(self._tell_sent)
-        if events.has_listeners(events.first_token):
-            self._client.listen_first_token(self._tell_first_token)
+        self._heard_out = gevent.event.Event()
         self._give_up_s = 0.0
         self.started_ns = 0
         self._cpu_start_s = time.process_time()
@@ -124,13 +137,17 @@ class Generator:
         gc.collect()
         gc.freeze()  # what lives until the end need not be looked at again by the collector
 
-    def begin(self) -> None:
-        """Start the clock of the run, and the arrivals."""
-        self.started_ns = time.time_ns()
+    def begin(self, started_ns: int, turns: list[Turn]) -> None:
+        """Start the clock of the run, and the arrivals. Waits for the moment, by our clock."""
+        gevent.sleep(max(0, started_ns - time.time_ns()) / 1e9)
+        self.started_ns = started_ns
         self._cpu_start_s = time.process_time()
-        self._flusher = gevent.spawn(self._flush_forever)
+        if self.state is not State.RUNNING:
+            return
+        self._lifeline.start()
         if self._load.open_loop:
-            self._arriving.start(self.started_ns)
+            self._arriving.start(started_ns, turns)
+        self._flusher = gevent.spawn(self._flush_forever)
 
     def _fill_stock(self) -> None:
         while self._stock.fill():
@@ -140,10 +157,23 @@ class Generator:
     # -- closed loop -------------------------------------------------------------------------
 
     def join(self) -> int:
-        """Number a new user of the closed loop, from 0 over all workers."""
-        number = self._users * self._plan.shards + self._plan.shard
-        self._users += 1
+        """Give a new user of the closed loop its number; wait while there are as many as asked."""
+        while self._load.open_loop:
+            gevent.sleep(3600)  # requests come without users
+        number, turn = self._seats.take()
+        self._turns[number] = turn
+        if self._dialogues is not None:
+            self._dialogues.sit_down(number, turn)
         return number
+
+    def leave(self, number: int) -> None:
+        """A user was sent away: another one may have its number, here or elsewhere."""
+        if self.state is State.RUNNING:
+            self._seats.leave(number, self._turns.pop(number))
+
+    def is_busy(self, number: int) -> bool:
+        """Whether a request of a user is on its way in a load that goes on."""
+        return self.state is State.RUNNING and number in self._busy
 
     def next_request(self, user_number: int, free_ns: int | None) -> int | None:
         """Make one request of a user; give when the user is free again.
@@ -157,21 +187,29 @@ class Generator:
             gevent.sleep(max(0, free_ns - time.time_ns()) / 1e9)
         if self._wait_for_level(user_number):
             free_ns = None  # it was not the generator that kept this user back
+        self._shipping.room.wait()
         closed = self.state is State.RUNNING and not self._load.open_loop
         index = self._leases.take() if closed else None
         while index is None:
             gevent.sleep(3600)
         intended_ns = free_ns if free_ns is not None else time.time_ns()
-        if self._dialogues is None:
-            exchange = self._perform_stocked(index, intended_ns)
-        else:
-            request = self._dialogues.next(user_number, index)
-            exchange = self._perform(request, self._stock.encoded(request), intended_ns)
-            self._dialogues.heard(user_number, self._answer(exchange))
+        self._busy.add(user_number)
+        try:
+            exchange = self._perform_for(user_number, index, intended_ns)
+        finally:
+            self._busy.discard(user_number)
         if exchange is None:
             gevent.sleep(UNSENT_PAUSE_S)
             return None
         return exchange.ended_ns
+
+    def _perform_for(self, user_number: int, index: int, intended_ns: int) -> Exchange | None:
+        if self._dialogues is None:
+            return self._perform_stocked(index, intended_ns)
+        request = self._dialogues.next(user_number, index)
+        exchange = self._perform(request, self._stock.encoded(request), intended_ns)
+        self._dialogues.heard(user_number, self._answer(exchange))
+        return exchange
 
     def _answer(self, exchange: Exchange | None) -> Answer | None:
         meaning = self._client.meaning_of(exchange) if exchange is not None else None
@@ -191,9 +229,17 @@ class Generator:
             gevent.sleep(LEVEL_CHECK_S)
         return waited
 
-    def add_lease(self, first: int, count: int) -> None:
-        """Take request indices that the master grants."""
-        self._leases.add(first, count)
+    def _want(self, wanted: int) -> None:
+        self._send("kv_want", {"wanted": wanted, "got": self._leases.received})
+
+    def add_lease(self, number: int, first: int, count: int) -> None:
+        """Take request indices that the master grants, in the order of its grants."""
+        if number == self._leases.received:
+            self._leases.add(first, count)
+
+    def add_seats(self, seats: list[tuple[int, int]]) -> None:
+        """Take seats that the master gives."""
+        self._seats.add(seats)
 
     # -- one request -------------------------------------------------------------------------
 
@@ -217,9 +263,8 @@ class Generator:
             turn=request.turn,
             trace_id=self._stock.trace_id(request.index),
         )
-        if request.expectation is not None:
-            self._expectations[request.index] = request.expectation
-        self._standing.counts.started += 1
+        self._recorder.expect(request.index, request.expectation)
+        self._recorder.counts.started += 1
         return self._client.perform(ask, data)
 
     def _upcoming(self) -> Iterator[int]:
@@ -227,53 +272,8 @@ class Generator:
         if self._dialogues is not None:
             return iter(())
         if self._load.open_loop:
-            last = self._load.requests or sys.maxsize
-            return iter(range(self._arriving.next_index, last, self._plan.shards))
+            return self._arriving.upcoming()
         return self._leases.upcoming()
-
-    def _take_record(self, record: Record, exchange: Exchange | None) -> None:
-        """Keep a record. Called once per request, by the decoder."""
-        if record.error_detail is not None:
-            masked = self._mask(record.error_detail)
-            record = msgspec.structs.replace(record, error_detail=masked)
-        expectation = self._expectations.pop(record.index, None)
-        if expectation is not None and record.ok and exchange is not None:
-            record = judged(record, expectation, exchange.meaning)
-        self._records_made += 1
-        self._outbox.append(record)
-        self._fresh.append(record)
-        try:
-            self._show(record, exchange)
-        except StopTest:
-            gevent.spawn(self._environment.runner.quit)  # type: ignore[union-attr]
-        except Exception:  # what a listener raises must cost neither this record nor later ones
-            self._failed_listeners += 1
-            logger.exception("a listener of Locust's request event failed")
-        if len(self._outbox) >= BATCH_RECORDS:
-            self._ship()
-            self._count_fresh()
-
-    def _show(self, record: Record, exchange: Exchange | None) -> None:
-        """Put a record before Locust and whoever listens."""
-        self._rows.add(record)
-        if events.has_listeners(events.stream_end):
-            meaning = exchange.meaning if exchange is not None else None
-            self._tell(
-                events.stream_end,
-                record,
-                text="".join(meaning.text) if meaning else "",
-                reasoning="".join(meaning.reasoning_text) if meaning else "",
-                tool_calls=meaning.tool_calls if meaning else [],
-            )
-
-    def _tell_sent(self, ask: Ask, sent_ns: int) -> None:
-        self._tell(events.request_sent, _partial(ask, sent_ns=sent_ns))
-
-    def _tell_first_token(self, ask: Ask, first_token_ns: int) -> None:
-        self._tell(events.first_token, _partial(ask, first_token_ns=first_token_ns))
-
-    def _tell(self, hook: Any, record: Record, **details: Any) -> None:
-        self._failed_listeners += events.fire(hook, record=record, **details)
 
     # -- to the master -----------------------------------------------------------------------
 
@@ -296,43 +296,53 @@ class Generator:
 
     def _nothing_in_flight(self) -> bool:
         return (
-            self._standing.counts.started == self._records_made
+            self._recorder.counts.started == self._recorder.made
             and not self._arriving.busy
             and not self._client.undecoded
         )
 
     def _flush(self) -> None:
-        self._ship()
+        self._shipping.ship()
         self._client.breathe()
-        self._count_fresh()
-        counts = self._standing.counts
+        self._recorder.count_fresh()
+        self._leases.remind()
+        self._seats.remind()
+        counts = self._recorder.counts
         counts.in_flight = self._client.in_flight
         counts.dropped = self._arriving.dropped
         counts.streaming_events = self._client.streaming_events
-        self._send("kv_counts", {"counts": self._standing.packed()})
+        self._send("kv_counts", {"counts": self._recorder.packed()})
 
-    def _ship(self) -> None:
-        if not self._outbox:
-            return
-        records, self._outbox = self._outbox, []
-        try:
-            self._send("kv_records", {"blob": encode_batch(records), "count": len(records)})
-        except Exception:
-            self._outbox[:0] = records
-            raise
+    def alive(self, data: dict[str, Any]) -> None:
+        """Hear a beat of the master, with the turns of the arrivals that are ours."""
+        self._send("kv_pong", {"sent_ns": data["sent_ns"], "there_ns": time.time_ns()})
+        self._lifeline.beat()
+        if self.state is State.RUNNING:
+            self._arriving.hear(msgspec.convert(data["turns"], list[Turn]))
 
-    def _count_fresh(self) -> None:
-        fresh, self._fresh = self._fresh, []
-        if fresh:
-            self._standing.add(fresh)
-            self._rows.flush()
+    def foreign(self) -> None:
+        """The master does not know our run."""
+        self._lifeline.another_master()
+
+    def acknowledged(self, number: int | None) -> None:
+        """The master has written a batch down, or (None) has heard our last word."""
+        if number is None:
+            self._heard_out.set()
+        else:
+            self._shipping.acknowledged(number)
+
+    def _orphaned(self) -> None:
+        """Nobody has heard from the master for long: make no load that nobody wants."""
+        self._left_early = True
+        gevent.spawn(self.finish, self._load.drain_s)
 
     # -- the end -----------------------------------------------------------------------------
 
     def finish(self, drain_s: float = 0.0) -> None:
-        """End this worker's part: let requests end for `drain_s`, cancel the rest, send all.
+        """End this worker's part: let requests end for `drain_s`, cancel the rest, ship all.
 
-        Called more than once, it waits for the first call to be done, sooner if it says so.
+        Called more than once, it waits for the first call to be done, sooner if it says so. That
+        the master has it all is waited for elsewhere: its messages may come in by our caller.
         """
         give_up_s = time.monotonic() + drain_s
         if self.state is not State.RUNNING:
@@ -346,9 +356,11 @@ class Generator:
         except Exception:
             logger.exception("records of this process may be missing")
         finally:
-            self._say_last_word()
             self.state = State.OVER
             gc.unfreeze()
+            settling = gevent.spawn(self._settle)
+            if not isinstance(self._environment.runner, WorkerRunner):
+                settling.join()  # the master is this process: it has answered by then
             self._is_over.set()
 
     def _drain(self) -> None:
@@ -363,27 +375,49 @@ class Generator:
         while not self._nothing_in_flight() and time.monotonic() < give_up_s:
             self._client.decode_rest()  # a listener that ends the run holds the decoder
             gevent.sleep(0.01)
-        if missing := self._standing.counts.started - self._records_made:
+        if missing := self._recorder.counts.started - self._recorder.made:
             self._notes = [*self._notes, f"{missing} requests left no record"]
+        if self._shipping.was_full:
+            self._notes = [*self._notes, BEHIND]
         self._cpu_s = time.process_time() - self._cpu_start_s
         if self._flusher is not None:
             self._flusher.kill()
         self._client.close()
         self._flush()
 
+    def _settle(self) -> None:
+        """Wait until the master has every record, then until it has heard the last word."""
+        give_up_s = time.monotonic() + SETTLE_S
+        try:
+            while self._shipping.unwritten and self._may_wait(give_up_s):
+                self._shipping.ship()
+                gevent.sleep(FLUSH_S / 5)
+            while not self._heard_out.is_set() and self._may_wait(give_up_s):
+                if not self._lifeline.silent:
+                    self._say_last_word()
+                self._heard_out.wait(SAY_AGAIN_S)
+        except Exception:
+            logger.exception("records of this process may be missing")
+        finally:
+            self._lifeline.stop()
+
+    def _may_wait(self, give_up_s: float) -> bool:
+        return time.monotonic() < give_up_s and not self._lifeline.gone
+
     def _say_last_word(self) -> None:
         info = WorkerInfo(
             worker=self._plan.shard,
             host=socket.gethostname(),
             pid=os.getpid(),
-            records=max(self._standing.counts.started, self._records_made),
+            records=max(self._recorder.counts.started, self._recorder.made),
             cpu_s=self._cpu_s,
             token_events=self._client.token_events,
             dropped_arrivals=self._arriving.dropped,
-            failed_listeners=self._failed_listeners,
+            failed_listeners=self._recorder.failed_listeners,
             notes=self._notes,
         )
-        self._send("kv_all_sent", {"info": msgspec.to_builtins(info)})
+        message = {"info": msgspec.to_builtins(info), "early": self._left_early}
+        self._send("kv_all_sent", message)
 
 
 def _workload_or_why_not(profile: Profile) -> Requests | KvswarmError:
@@ -404,6 +438,6 @@ def _deadlines(plan: Plan) -> Deadlines:
     )
 
 
-def _partial(ask: Ask, **moments: int) -> Record:
-    """The record of a request that goes on, for listeners."""
-    return Record(**{name: getattr(ask, name) for name in Ask.__slots__}, **moments)  # type: ignore[arg-type]
+def _is_far(runner: Any) -> bool:
+    """Whether records go over a network, where fewer bytes are worth some CPU."""
+    return isinstance(runner, WorkerRunner) and not runner.master_host.startswith(LOOPBACK)

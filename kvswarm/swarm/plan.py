@@ -23,8 +23,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     trace_prefix: str | None = None
     """16 hex digits that begin every trace id of the run; None: requests carry none."""
     shard: int
-    """Which part of the arrivals is this worker's, from 0."""
+    """Number of the worker, and which part of the arrivals is its own, from 0."""
     shards: int
+    late: bool = False
+    """It came after the start: it has no part of its own, but what others leave to it."""
 
     def to_message(self) -> dict[str, Any]:
         """Plain data for Locust's messages. Holds no secret: those stay in the environment."""
@@ -37,6 +39,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.convert(dict(plain), cls)
 
 
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the arrivals, from a moment of the schedule to another (None: to its end)."""
+
+    shard: int
+    from_ns: int = 0
+    until_ns: int | None = None
+
+
 class Counts(msgspec.Struct, kw_only=True):
     """Where a worker stands: totals since the start of the run."""
 
@@ -44,6 +54,8 @@ class Counts(msgspec.Struct, kw_only=True):
     ok: int = 0
     cancelled: int = 0
     in_flight: int = 0
+    dropped: int = 0
+    """Arrivals that were not made."""
     streaming_events: int = 0
     """Events of streams in flight: what is not in `output_tokens` yet."""
     output_tokens: int = 0
@@ -64,5 +76,3 @@ class Counts(msgspec.Struct, kw_only=True):
     """Those of them that were valid."""
     parts: dict[str, Counts] = msgspec.field(default_factory=dict)
     """Of a mix: the same of each part's ended requests, by scenario."""
-    dropped: int = 0
-    """Arrivals that found no room in flight."""

@@ -6,11 +6,18 @@ quota are made; a worker asks for more before it runs out.
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
 
 import gevent.event
+
+ASK_AGAIN_S: Final = 5.0
+"""A wish that was not answered for so long may have been lost with a connection."""
+MAX_GROWTH: Final = 32
+"""A worker whose users had to wait for grants asks for more at a time, up to so many times more."""
 
 
 @dataclass
@@ -22,18 +29,32 @@ class Grants:
     """The first so many (the warm-up) go out in small pieces, so that all workers get of them."""
     workers: int = 1
     granted: int = 0
+    returned: deque[tuple[int, int]] = field(default_factory=deque)
+    """Ranges that were granted to a worker which is gone and had not begun them."""
 
     @property
     def used_up(self) -> bool:
         """Nothing is left to hand out."""
-        return self.limit is not None and self.granted >= self.limit
+        return self.limit is not None and self.granted >= self.limit and not self.returned
+
+    def give_back(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Take ranges back: they are granted again before any other."""
+        self.returned.extend(ranges)
 
     def grant(self, wanted: int) -> tuple[int, int]:
         """Hand out up to `wanted` indices: the first, and how many (0: the quota is used up)."""
+        if wanted and self.returned:
+            first, count = self.returned.popleft()
+            if count > wanted:
+                self.returned.appendleft((first + wanted, count - wanted))
+            return first, min(count, wanted)
         first = self.granted
         count = wanted if self.limit is None else min(wanted, self.limit - first)
         if first < self.gently:
             count = min(count, -(-(self.gently - first) // (2 * self.workers)))
+        if self.limit is not None and self.workers > 1:
+            # Smaller towards the end, or one worker would be left with work that all could share.
+            count = min(count, -(-(self.limit - first) // (2 * self.workers)))
         self.granted += count
         return first, count
 
@@ -44,9 +65,13 @@ class Leases:
     def __init__(self, send: Callable[[int], None], batch: int) -> None:
         self._send = send
         self._batch = max(1, batch)
+        self._most = self._batch * MAX_GROWTH
+        self._waiting = 0
         self._ranges: deque[tuple[int, int]] = deque()
         self._held = 0
-        self._asked = False
+        self.received = 0
+        """Grants that have come, so that the master can tell which ones got lost on the way."""
+        self._asked_s: float | None = None
         self._over = False
         self._came = gevent.event.Event()
 
@@ -62,7 +87,10 @@ class Leases:
 
     def add(self, first: int, count: int) -> None:
         """Take a grant; an empty one says that there is no more. After `stop` none is taken."""
-        self._asked = False
+        self._asked_s = None
+        if self._waiting and self.received and self._batch < self._most:
+            self._batch *= 2  # the master is too far away for so few
+        self.received += bool(count)
         if count and not self._over:
             self._ranges.append((first, count))
             self._held += count
@@ -91,7 +119,11 @@ class Leases:
             self._came.clear()
             self.ask()
             if not self._held and not self._over:
-                self._came.wait()
+                self._waiting += 1
+                try:
+                    self._came.wait()
+                finally:
+                    self._waiting -= 1
         first, count = self._ranges.popleft()
         if count > 1:
             self._ranges.appendleft((first + 1, count - 1))
@@ -102,9 +134,15 @@ class Leases:
 
     def ask(self) -> None:
         """Ask for more indices, before anybody must wait for one."""
-        if not self._asked and not self._over:
-            self._asked = True
+        if self._asked_s is None and not self._over:
+            self._asked_s = time.monotonic()
             self._send(self._batch)
+
+    def remind(self) -> None:
+        """Ask once more where no answer came for long."""
+        if self._asked_s is not None and time.monotonic() - self._asked_s > ASK_AGAIN_S:
+            self._asked_s = None
+            self.ask()
 
     def _wake(self) -> None:
         # Set and clear at once would lose waiters that have not run yet: `take` clears.

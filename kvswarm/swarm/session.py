@@ -42,7 +42,7 @@ from kvswarm.swarm.options import (
     option_values,
     overrides_of,
 )
-from kvswarm.swarm.plan import Plan
+from kvswarm.swarm.plan import Plan, Turn
 from kvswarm.swarm.preflight import check_adapters, find_target
 from kvswarm.swarm.progress import ARGV_ENV, PROGRESS_FD_ENV, SIMULATOR_ENV
 from kvswarm.swarm.prometheus import LiveMetrics
@@ -53,6 +53,18 @@ from kvswarm.telemetry.sources import sources_of
 
 logger = logging.getLogger(__name__)
 
+COORDINATORS: Final = (
+    "ready", "failed", "want", "want_seats", "seat_back", "records", "counts", "pong", "all_sent",
+)  # fmt: skip
+"""Messages of workers, each a method `on_NAME` of the coordinator."""
+GENERATORS: Final[dict[str, Callable[[Generator, dict[str, Any]], None]]] = {
+    "lease": lambda load, data: load.add_lease(data["number"], data["first"], data["count"]),
+    "seats": lambda load, data: load.add_seats([(n, turn) for n, turn in data["seats"]]),
+    "ack": lambda load, data: load.acknowledged(data["number"]),
+    "alive": lambda load, data: load.alive(data),
+    "foreign": lambda load, _data: load.foreign(),
+}
+"""Messages of the master to the load of its run."""
 REPORT_TIMEOUT_S: Final = 1800.0
 WATCH_WORKERS_S: Final = 0.5
 
@@ -126,13 +138,16 @@ class Session:
     def _register(self) -> None:
         runner: Any = self._environment.runner
         if isinstance(runner, MasterRunner | LocalRunner):
-            for name in ("ready", "failed", "want", "records", "counts", "all_sent"):
+            for name in COORDINATORS:
                 runner.register_message(f"kv_{name}", self._for_coordinator(f"on_{name}"))
+            runner.register_message("kv_hello", self._on_hello)
         if isinstance(runner, WorkerRunner | LocalRunner):
             runner.register_message("kv_plan", self._on_plan)
             runner.register_message("kv_start", self._for_generator(self._on_start))
-            runner.register_message("kv_lease", self._for_generator(self._on_lease))
             runner.register_message("kv_finish", self._for_generator(self._on_finish))
+            for name, take in GENERATORS.items():
+                runner.register_message(f"kv_{name}", self._for_generator(self._with_load(take)))
+            runner.register_message("kv_idle", self._on_idle)
 
     def _for_coordinator(self, method: str) -> Any:
         """Hand over messages of the current run; a worker may be late with those of another."""
@@ -153,6 +168,22 @@ class Session:
 
         return listener
 
+    def _with_load(self, take: Callable[[Generator, dict[str, Any]], None]) -> Any:
+        def listener(data: dict[str, Any]) -> None:
+            if self._generator is not None:
+                take(self._generator, data)
+
+        return listener
+
+    def _on_hello(self, msg: Any, **_: Any) -> None:
+        """A worker hears nothing of its run: tell it where that is not a run of ours."""
+        coordinator = self._coordinator
+        if coordinator is None or msg.data["run"] != coordinator.run_id:
+            self._send("kv_foreign", msg.data, msg.node_id)
+
+    def _on_idle(self, **_: Any) -> None:
+        logger.info("the run that goes on has no part for this worker: it came after the start")
+
     def _send(self, kind: str, data: Any, client: str | None = None) -> None:
         runner: Any = self._environment.runner
         runner.send_message(kind, data, client)
@@ -160,6 +191,10 @@ class Session:
     def _set_defaults(self) -> None:
         """Fill Locust's number of users from the profile, where nobody gave one."""
         options: Any = self._environment.parsed_options
+        # Users of a worker that is lost move at once, not after a minute; and while Locust waits
+        # for their reports (1 s), it hands over no message.
+        options.enable_rebalancing = True
+        os.environ.setdefault("LOCUST_WAIT_FOR_WORKERS_REPORT_AFTER_RAMP_UP", "0.1")
         try:
             profile = self._profile()
         except KvswarmError as error:
@@ -235,9 +270,11 @@ class Session:
     def _watch_workers(self, coordinator: Coordinator) -> None:
         """Tell the coordinator which workers are there: Locust has no event for a lost one."""
         runner: Any = self._environment.runner
-        while isinstance(runner, MasterRunner) and self._coordinator is coordinator:
-            present = {c.id for c in runner.clients.all if c.state != STATE_MISSING}
-            coordinator.on_present(present)
+        while self._coordinator is coordinator:
+            present = {"local"}
+            if isinstance(runner, MasterRunner):
+                present = {c.id for c in runner.clients.all if c.state != STATE_MISSING}
+            coordinator.on_present(present, runner.target_user_count)
             gevent.sleep(WATCH_WORKERS_S)
 
     def _resolve(self) -> RunStart:
@@ -314,9 +351,10 @@ class Session:
             generator, coordinator = self._generator, self._coordinator
             if self._plan is not None:
                 self._finish(0.0)
-            if generator is self._generator:
+            self._ready.clear()
+            if generator is self._generator and coordinator is not None:
+                # A worker's must still hear what the master has of it.
                 self._generator = self._plan = None
-                self._ready.clear()
             if coordinator is not None:
                 # Workers' messages must find it while it waits for them.
                 coordinator.finish()
@@ -389,14 +427,14 @@ class Session:
         """Give what sends messages of this plan's run to the master."""
         return lambda kind, data: self._send(kind, {**data, "run": plan.run_id})
 
-    def _on_start(self, _data: dict[str, Any]) -> None:
+    def _on_start(self, data: dict[str, Any]) -> None:
         if self._generator is not None:
-            self._generator.begin()
-            self._ready.set()
+            gevent.spawn(self._begin, self._generator, data)
 
-    def _on_lease(self, data: dict[str, Any]) -> None:
-        if self._generator is not None:
-            self._generator.add_lease(int(data["first"]), int(data["count"]))
+    def _begin(self, generator: Generator, data: dict[str, Any]) -> None:
+        generator.begin(int(data["start_ns"]), msgspec.convert(data["turns"], list[Turn]))
+        if generator is self._generator:
+            self._ready.set()
 
     def _on_finish(self, data: dict[str, Any]) -> None:
         gevent.spawn(self._finish, float(data["drain_s"]))
@@ -411,7 +449,8 @@ class Session:
             nothing = WorkerInfo(
                 worker=self._plan.shard, host=socket.gethostname(), pid=os.getpid()
             )
-            self._to_master(self._plan)("kv_all_sent", {"info": msgspec.to_builtins(nothing)})
+            message = {"info": msgspec.to_builtins(nothing), "early": False}
+            self._to_master(self._plan)("kv_all_sent", message)
 
     def generator(self) -> Generator:
         """The load of the current run; waits until the plan has come."""
