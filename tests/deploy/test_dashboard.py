@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import yaml
 
+from kvswarm.swarm.merging import Merged
 from kvswarm.swarm.metrics_page import Now, RunNow, page
 from kvswarm.swarm.plan import Counts
 from kvswarm.swarm.sketch import Sketch
-from kvswarm.swarm.standing import SKETCHES, Merged
+from kvswarm.swarm.standing import SKETCHES
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "swarm"))
 sys.path.insert(0, str(Path(__file__).parent))
@@ -33,7 +34,7 @@ def known() -> dict[str, set[str]]:
         sketch.add(np.array([1000.0]))
     run = RunNow(
         run_id="a", profile="p", model="m", going_on=True, lost_workers=0,
-        merged=Merged(Counts(started=1, by_error={"http_500": 1}), sketches),
+        merged=Merged(Counts(started=1, by_error={"http_500": 1}), sketches, {}),
     )  # fmt: skip
     ours = strict(page(Now(users=1, workers=1, run=run)).decode())
     labels: dict[str, set[str]] = {}

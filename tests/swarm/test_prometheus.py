@@ -100,7 +100,7 @@ def test_every_page_is_in_the_format_and_gives_back_what_it_was_made_of(now: Now
     if now.run is None:
         assert value(samples, "kvswarm_running") == 0
         return
-    run, counts = now.run, now.run.merged.counts
+    run, counts = now.run, now.run.merged.total
     assert value(samples, "kvswarm_running") == run.going_on
     named = {"run_id": run.run_id, "profile": run.profile, "model": run.model}
     assert value(samples, "kvswarm_run_info", **named) == 1
@@ -217,19 +217,21 @@ def test_the_page_of_a_web_ui_tells_of_each_run_what_its_rows_tell(
     failing_url: str, tmp_path: Path
 ) -> None:
     """Nothing before the first run, then its figures to the last row, then those of the next."""
-    profile = forgiving(tmp_path, "gate: {error_share: 1.0}")
+    forgiving(tmp_path)
     (tmp_path / "dropping.yaml").write_text(DROPPING)
     with going(
         *LOCUST, "-f", LOCUSTFILE, "--host", failing_url, "--web-host", "127.0.0.1",
-        "--web-port", "0", "--kv-profile", profile, cwd=tmp_path,
+        "--web-port", "0", "--kv-profile", "./dropping.yaml", cwd=tmp_path,
     ) as locust:  # fmt: skip
         address = locust.address()
         before = scrape(f"{address}/llm/metrics")
-        post(f"{address}/swarm", "user_count=4&spawn_rate=4&kv_requests=60&kv_max_tokens=5")
+        asked = "user_count=4&spawn_rate=4&kv_requests=60&kv_max_tokens=5"
+        post(f"{address}/swarm", f"{asked}&kv_profile=standard")
         first = ended_run(tmp_path, 1)
         after_first = scrape(f"{address}/llm/metrics")
         post(
-            f"{address}/swarm", "user_count=1&spawn_rate=1&kv_profile=./dropping.yaml&kv_requests="
+            f"{address}/swarm",
+            "user_count=1&spawn_rate=1&kv_profile=./dropping.yaml&kv_requests=&kv_max_tokens=",
         )
         second = ended_run(tmp_path, 2)
         after_second = scrape(f"{address}/llm/metrics")
