@@ -107,8 +107,9 @@ def read_rows(run: RunDir) -> Iterator[Rows]:
         for group in range(file.num_row_groups):
             rows = _rows(file.read_row_group(group, columns=wanted))
             if offsets_ns:
+                ahead = ahead_ns(rows["worker"], offsets_ns)
                 for name in MOMENTS:
-                    rows.numbers[name] -= ahead_ns(rows["worker"], offsets_ns)
+                    rows.numbers[name] = rows[name] - ahead
             yield rows
 
 
