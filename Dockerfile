@@ -37,8 +37,9 @@ VOLUME ["/runs"]
 EXPOSE 8089
 USER 10001:10001
 
-# Of the web UI, for the master or only process. Other parts switch it off or have their own.
+# Of the web UI, for the master or only process; 401 is that of its login. Other parts switch it off
+# or have their own.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8089/llm/metrics', timeout=4)"]
+    CMD ["python", "-c", "import http.client as h, sys; c = h.HTTPConnection('127.0.0.1:8089', timeout=4); c.request('GET', '/llm/metrics'); sys.exit(c.getresponse().status not in (200, 401))"]
 
 CMD ["kvswarm", "--help"]
