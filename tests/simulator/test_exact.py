@@ -109,7 +109,8 @@ def test_the_engine_logs_the_truth_too(tmp_path: Path) -> None:
         assert len(answer.tokens()) == 6
     [line] = truth(log)
     assert (line["id"], line["events"], line["finish"]) == ("a", 6, "length")
-    assert line["last_token_ns"] - line["first_token_ns"] >= 5 * 4 * MS - EARLY_NS
+    # Steps are of the clock: a token that a busy machine wrote late makes no later one late.
+    assert line["last_token_ns"] - line["read_ns"] >= 6 * 4 * MS - EARLY_NS
     assert line["first_token_ns"] - line["read_ns"] >= 4 * MS - EARLY_NS
 
 
