@@ -53,6 +53,7 @@ class RunStart:
     profile: Profile
     target: TargetInfo
     api_key_env: str | None
+    header_names: list[str]
     ca_file: str | None
     insecure: bool
     traceparent: bool
@@ -160,6 +161,7 @@ class Coordinator:
             base_url=start.target.base_url,
             model=start.target.model,
             api_key_env=start.api_key_env,
+            header_names=start.header_names,
             ca_file=start.ca_file,
             insecure=start.insecure,
             shard=worker.shard,

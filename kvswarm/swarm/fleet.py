@@ -133,6 +133,7 @@ class Fleet:
                 None if self._load.open_loop else self._load.requests,
                 gently=profile.warmup.requests or 0,
                 workers=self.shards,
+                round=max(1, -(-self._load.peak_users // self.shards)),
             ),
             self._send_lease,
         )

@@ -25,6 +25,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     shard: int
     """Number of the worker, and which part of the arrivals is its own, from 0."""
     shards: int
+    header_names: list[str] = []
+    """Headers that the master has: a worker that lacks one would send other requests."""
     late: bool = False
     """It came after the start: it has no part of its own, but what others leave to it."""
 

@@ -6,6 +6,7 @@ quota are made; a worker asks for more before it runs out.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -16,8 +17,9 @@ import gevent.event
 
 ASK_AGAIN_S: Final = 5.0
 """A wish that was not answered for so long may have been lost with a connection."""
+FAR_S: Final = 0.02
 MAX_GROWTH: Final = 32
-"""A worker whose users had to wait for grants asks for more at a time, up to so many times more."""
+"""A worker whose users waited FAR_S or more for a grant asks for more, up to so many times."""
 
 
 @dataclass
@@ -28,6 +30,8 @@ class Grants:
     gently: int = 0
     """The first so many (the warm-up) go out in small pieces, so that all workers get of them."""
     workers: int = 1
+    round: int = sys.maxsize
+    """A request for each user of a worker: what one asks for, unless it is far away."""
     granted: int = 0
     returned: deque[tuple[int, int]] = field(default_factory=deque)
     """Ranges that were granted to a worker which is gone and had not begun them."""
@@ -52,9 +56,10 @@ class Grants:
         count = wanted if self.limit is None else min(wanted, self.limit - first)
         if first < self.gently:
             count = min(count, -(-(self.gently - first) // (2 * self.workers)))
-        if self.limit is not None and self.workers > 1:
+        if self.limit is not None and count > self.round:
             # Smaller towards the end, or one worker would be left with work that all could share.
-            count = min(count, -(-(self.limit - first) // (2 * self.workers)))
+            # Whole rounds stay whole: each worker's users have the same number of them then.
+            count = min(count, max(self.round, -(-(self.limit - first) // (2 * self.workers))))
         self.granted += count
         return first, count
 
@@ -87,9 +92,10 @@ class Leases:
 
     def add(self, first: int, count: int) -> None:
         """Take a grant; an empty one says that there is no more. After `stop` none is taken."""
-        self._asked_s = None
-        if self._waiting and self.received and self._batch < self._most:
-            self._batch *= 2  # the master is too far away for so few
+        asked_s, self._asked_s = self._asked_s, None
+        if self._waiting and self._batch < self._most and asked_s is not None:
+            is_far = time.monotonic() - asked_s > FAR_S
+            self._batch *= 2 if is_far and self.received else 1
         self.received += bool(count)
         if count and not self._over:
             self._ranges.append((first, count))

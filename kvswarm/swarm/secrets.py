@@ -71,10 +71,21 @@ def _replaced(headers: Mapping[str, str], by: Mapping[str, str]) -> dict[str, st
 
 
 def target_of(plan: Plan) -> Target:
-    """The target of a plan, with the secrets of this process's environment."""
+    """The target of a plan, with the secrets of this process's environment.
+
+    Raises UsageError where it lacks some that the master has.
+    """
+    headers = headers_of(plan.api_key_env)
+    own = {name.lower() for name in headers}
+    missing = [name for name in plan.header_names if name.lower() not in own]
+    if missing:
+        raise UsageError(
+            f"{HEADERS_ENV}: lacks {', '.join(missing)}, which the master sends",
+            fix=f"Set {HEADERS_ENV} in the environment of every worker as in the master's.",
+        )
     return Target.of(
         plan.base_url,
-        headers=headers_of(plan.api_key_env),
+        headers=headers,
         tls=TLS(ca_file=plan.ca_file, insecure=plan.insecure),
     )
 

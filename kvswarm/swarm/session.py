@@ -295,6 +295,7 @@ class Session:
             profile=profile,
             target=target,
             api_key_env=values["api_key_env"],
+            header_names=sorted(headers),
             ca_file=values["ca_file"],
             insecure=bool(values["insecure"]),
             traceparent=bool(values["traceparent"]),

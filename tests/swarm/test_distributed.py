@@ -189,6 +189,14 @@ def late(folder: Path) -> Ended:
         return ended(started)
 
 
+def without_header(folder: Path) -> Ended:
+    with (
+        simulator("--exact", "30", "5") as url,
+        cluster(folder, url, 1, "--header", "X-Tenant: blue-and-secret") as started,
+    ):
+        return ended(started)
+
+
 SCENARIOS: dict[str, Callable[[Path], Ended]] = {
     "whole": whole,
     "slow line": slow_line,
@@ -200,6 +208,7 @@ SCENARIOS: dict[str, Callable[[Path], Ended]] = {
     "master killed": master_killed,
     "master again": master_again,
     "late": late,
+    "without header": without_header,
 }
 Scenarios = dict[str, Future[Ended]]
 
@@ -347,6 +356,14 @@ def test_a_late_worker_takes_part_in_a_closed_loop(scenarios: Scenarios) -> None
     assert most <= 6
     assert end.run.info["late_workers"] == 0
     assert "worker 1 joined after the start" in end.run.info["notes"]
+
+
+def test_a_worker_without_the_headers_of_the_master_says_so(scenarios: Scenarios) -> None:
+    """It would send other requests than were asked for, and the server may refuse them."""
+    end = scenarios["without header"].result()
+    assert end.done.code == 2
+    assert "KVSWARM_HEADERS: lacks X-Tenant" in end.done.err
+    assert "blue-and-secret" not in end.done.err + end.log
 
 
 def test_a_slow_line_to_the_master_changes_no_figure(scenarios: Scenarios) -> None:

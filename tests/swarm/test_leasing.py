@@ -56,7 +56,7 @@ class Office:
 
     def act(self, client: str, what: str) -> None:
         lessee = self.lessees[client]
-        if what == "ask":
+        if what == "ask" and not lessee.over:
             self._desk.want(client, 4, lessee.received)
         elif what == "begin" and lessee.leases:
             lessee.begin()
