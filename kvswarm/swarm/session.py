@@ -10,13 +10,10 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import shlex
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 import gevent
@@ -27,29 +24,23 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import STATE_MISSING, LocalRunner, MasterRunner, WorkerRunner
 
-from kvswarm.errors import KvswarmError, UsageError
-from kvswarm.profiles.load import load_profile, packaged_names
-from kvswarm.profiles.model import Profile
-from kvswarm.rundir import RunDir, TargetInfo, WorkerInfo, new_run_dir
-from kvswarm.stream.target import TLS, Target
-from kvswarm.swarm.coordinator import Coordinator, RunStart
+from kvswarm.errors import KvswarmError
+from kvswarm.profiles.load import packaged_names
+from kvswarm.rundir import RunDir, WorkerInfo
+from kvswarm.swarm.coordinator import Coordinator
 from kvswarm.swarm.generator import Generator
 from kvswarm.swarm.options import (
     Choices,
     add_options,
     locust_users,
     metrics_address,
-    option_values,
-    overrides_of,
 )
 from kvswarm.swarm.plan import Plan, Turn
-from kvswarm.swarm.preflight import check_adapters, find_target
-from kvswarm.swarm.progress import ARGV_ENV, PROGRESS_FD_ENV, SIMULATOR_ENV
+from kvswarm.swarm.progress import PROGRESS_FD_ENV
 from kvswarm.swarm.prometheus import LiveMetrics
-from kvswarm.swarm.secrets import headers_of
 from kvswarm.swarm.statistics import write_csv
 from kvswarm.swarm.web.pages import Pages, open_pages
-from kvswarm.telemetry.sources import sources_of
+from kvswarm.swarm.wishes import Wishes
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +92,7 @@ class Session:
         self._ready = gevent.event.Event()
         # The web UI's start form writes into the parsed options, also what it does not show.
         self._options_at_start = dict(vars(environment.parsed_options))
+        self._wishes = Wishes(environment, self._options_at_start)
         self._runs = 0
         self._web: Pages | None = None
         self._unserved: KvswarmError | None = None
@@ -131,7 +123,7 @@ class Session:
     def _wanted_users(self) -> int:
         """How many users the profile of the options wants, of the processes that are there."""
         workers = getattr(self._environment.runner, "worker_count", 1)
-        return locust_users(self._profile().load, max(1, workers))
+        return locust_users(self._wishes.profile().load, max(1, workers))
 
     # -- wiring ------------------------------------------------------------------------------
 
@@ -196,7 +188,7 @@ class Session:
         options.enable_rebalancing = True
         os.environ.setdefault("LOCUST_WAIT_FOR_WORKERS_REPORT_AFTER_RAMP_UP", "0.1")
         try:
-            profile = self._profile()
+            profile = self._wishes.profile()
         except KvswarmError as error:
             if isinstance(self._environment.runner, MasterRunner):
                 return  # its workers must be told to leave: when they have come, at the start
@@ -216,7 +208,7 @@ class Session:
         """Tell Prometheus where the runs stand."""
         live = LiveMetrics(self._environment)
         try:
-            if (address := metrics_address(self._values())) is not None:
+            if (address := metrics_address(self._wishes.values())) is not None:
                 live.listen(address)
         except KvswarmError as error:
             if not isinstance(self._environment.runner, MasterRunner):
@@ -229,31 +221,14 @@ class Session:
 
     # -- master or only process --------------------------------------------------------------
 
-    def _profile(self, users: int | None = None) -> Profile:
-        """The profile; a closed loop has the `users` that Locust was told to start, if it was."""
-        values = self._values()
-        overrides = overrides_of(values)
-        profile = load_profile(values["profile"], overrides)
-        if users and profile.load.concurrency not in {None, users} and not profile.load.open_loop:
-            profile = load_profile(values["profile"], replace(overrides, concurrency=users))
-        if users and profile.load.peak_users > users:
-            raise UsageError(
-                f"{values['profile']}: its stages want up to {profile.load.peak_users} users, "
-                f"but Locust was told to start {users}",
-                fix=f"Start {profile.load.peak_users} users.",
-            )
-        return profile
-
-    def _values(self) -> dict[str, Any]:
-        return option_values(vars(self._environment.parsed_options), self._options_at_start)
-
     def _on_test_start(self, environment: Environment, **_: Any) -> None:
         self._environment = environment
         self._ready.clear()
         try:
             if self._unserved is not None:
                 raise self._unserved  # noqa: TRY301 - told below, as all that keeps a run back
-            start = self._resolve()
+            start = self._wishes.start(first=self._runs == 0)
+            self._runs += 1
             self._coordinator = Coordinator(start, self._send, self._leave)
             self._live.follow(self._coordinator)
             self._coordinator.begin()
@@ -276,49 +251,6 @@ class Session:
                 present = {c.id for c in runner.clients.all if c.state != STATE_MISSING}
             coordinator.on_present(present, runner.target_user_count)
             gevent.sleep(WATCH_WORKERS_S)
-
-    def _resolve(self) -> RunStart:
-        runner: Any = self._environment.runner
-        values = self._values()
-        profile = self._profile(users=runner.target_user_count)
-        tls = TLS(ca_file=values["ca_file"], insecure=bool(values["insecure"]))
-        headers = headers_of(values["api_key_env"])
-        target = self._target(Target.of(self._host(), headers, tls), profile, values["model"])
-        own = Target.of(target.base_url, headers, tls)
-        self._runs += 1
-        out = Path(values["out"]) if values["out"] and self._runs == 1 else None
-        workers = ["local"]
-        if isinstance(runner, MasterRunner):
-            workers = [client.id for client in runner.clients.ready]
-        return RunStart(
-            run=new_run_dir(profile.name, out),
-            profile=profile,
-            target=target,
-            api_key_env=values["api_key_env"],
-            header_names=sorted(headers),
-            ca_file=values["ca_file"],
-            insecure=bool(values["insecure"]),
-            traceparent=bool(values["traceparent"]),
-            argv=shlex.split(os.environ.get(ARGV_ENV, "")),
-            workers=workers,
-            metrics=sources_of(own, values["metrics_url"], tls),
-        )
-
-    def _host(self) -> str:
-        host = self._environment.host
-        if not host:
-            raise KvswarmError(
-                "no target: Locust has no --host",
-                fix="Give --host URL (the server's root), or use `kvswarm run`.",
-            )
-        return str(host)
-
-    def _target(self, target: Target, profile: Profile, model: str | None) -> TargetInfo:
-        simulator = SIMULATOR_ENV in os.environ
-        found = find_target(target, model, profile.endpoint, profile.timeouts.connect_s)
-        found.simulator = simulator
-        check_adapters(found, profile)
-        return found
 
     def _give_up(self, error: KvswarmError) -> None:
         self._say(error)
