@@ -333,7 +333,7 @@ def profiles(  # noqa: PLR0913, PLR0917 - one per flag
 @commands.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def simulate(arguments: tuple[str, ...]) -> int:
-    """Serve a simulated LLM behind vLLM's API; `kvswarm simulate --help` lists its options.
+    """Serve a simulated LLM, such as vLLM would; `kvswarm simulate --help` lists its options.
 
     Example: kvswarm simulate --port 8000 --exact 100 10
     """

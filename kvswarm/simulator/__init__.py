@@ -1,1 +1,1 @@
-"""The embedded target: a continuous-batching engine behind the API of vLLM."""
+"""The embedded target: a continuous-batching engine behind the API of vLLM, TGI or trtllm-serve."""

@@ -7,7 +7,7 @@ Not: constraints, tools and images in detail (their own modules); the answer (`a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -16,6 +16,17 @@ from kvswarm.simulator.constraints import Constraint, constraint_of
 from kvswarm.simulator.images import image_words
 from kvswarm.simulator.refusal import RequestError
 from kvswarm.simulator.tools import ToolUse, tool_use_of
+
+VLLMS_OWN: Final = frozenset({
+    "guided_choice", "guided_grammar", "guided_json", "guided_regex", "return_token_ids",
+    "structured_outputs",
+})  # fmt: skip
+"""Keys that no other server knows."""
+UNHEARD: Final = {"tgi": VLLMS_OWN | {"ignore_eos"}}
+"""Keys that a server ignores without a word."""
+REFUSED: Final = {"trtllm": VLLMS_OWN}
+"""Keys that a server refuses, as it does all that it does not know."""
+FORBIDDEN: Final = "extra_forbidden"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +57,13 @@ def parse_request(raw: bytes, config: SimulatorConfig, *, chat: bool) -> Request
         raise RequestError(400, f"JSON decode error: {error}") from error
     if not isinstance(plain, dict):
         raise RequestError(400, "the body must be a JSON object")
+    refused = sorted(plain.keys() & REFUSED.get(config.flavor, ()))
+    if refused:
+        raise RequestError(
+            400, f"{', '.join(refused)}: Extra inputs are not permitted", kind=FORBIDDEN
+        )
+    for name in UNHEARD.get(config.flavor, ()):
+        plain.pop(name, None)
     model = plain.get("model", config.model)
     if model != config.model and model not in config.lora_modules:
         raise RequestError(404, f"The model `{model}` does not exist.", kind="NotFoundError")

@@ -20,6 +20,9 @@ CONTENT_FAULTS: Final = (
 )  # fmt: skip
 """The request succeeds, and what was said, or how it was computed, is wrong."""
 FAULTS: Final = (*STREAM_FAULTS, *CONTENT_FAULTS)
+FLAVORS: Final = ("vllm", "tgi", "trtllm")
+LACKING: Final = {"tgi": ("lora_modules", "reasoning_tokens"), "trtllm": ("lora_modules",)}
+"""Options for what a server has not, or not in this way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +31,8 @@ class SimulatorConfig:
 
     host: str = "127.0.0.1"
     port: int = 0
+    flavor: str = "vllm"
+    """The server that it is like: one of FLAVORS."""
     model: str = "sim"
     max_model_len: int = 8192
     max_num_seqs: int = 64
@@ -70,15 +75,14 @@ class SimulatorConfig:
 
 def parse_arguments(argv: Sequence[str]) -> SimulatorConfig:
     """Read the options; what is wrong ends the process with code 2 and one message."""
-    parser = argparse.ArgumentParser(
-        prog="kvswarm simulate", description="A simulated LLM server behind vLLM's API."
-    )
+    parser = argparse.ArgumentParser(prog="kvswarm simulate", description="A simulated LLM server.")
     number = _within(int, 1)
     amount = _within(float, 0.001)
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     parser.add_argument(
         "--port", type=_within(int, 0, 65535), help="port; 0, the default, takes a free one"
     )
+    parser.add_argument("--flavor", choices=FLAVORS, help="the server it is like (default vllm)")
     parser.add_argument("--model", help="name of the model it serves (default sim)")
     parser.add_argument("--max-model-len", type=number, metavar="TOKENS",
                         help="prompt and output together")  # fmt: skip
@@ -110,6 +114,10 @@ def parse_arguments(argv: Sequence[str]) -> SimulatorConfig:
     for name in ("exact", "lora_modules"):
         if name in given:
             given[name] = tuple(given[name])
+    for name in LACKING.get(given.get("flavor", ""), ()):
+        if given.get(name):
+            option = f"--{name.replace('_', '-')}"
+            parser.error(f"argument {option}: --flavor {given['flavor']} has no such thing")
     known = {field.name for field in fields(SimulatorConfig)}
     return SimulatorConfig(**{name: value for name, value in given.items() if name in known})
 

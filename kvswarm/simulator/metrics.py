@@ -1,4 +1,7 @@
-"""/metrics under vLLM's names (0.32), in Prometheus's text format 0.0.4."""
+"""/metrics under vLLM's names (0.32), in Prometheus's text format 0.0.4.
+
+Not: the names of other servers, which count the same and more (`tgi.py`, `trtllm.py`).
+"""
 
 from __future__ import annotations
 
@@ -30,27 +33,28 @@ REQUEST_BUCKETS_S: Final = (
 class Histogram:
     """Counts of values by bucket."""
 
-    def __init__(self, edges_s: tuple[float, ...]) -> None:
-        self._edges_s = edges_s
-        self._counts = [0] * (len(edges_s) + 1)
-        self._sum_s = 0.0
+    def __init__(self, edges: tuple[float, ...]) -> None:
+        self._edges = edges
+        self._counts = [0] * (len(edges) + 1)
+        self._sum = 0.0
 
-    def observe(self, value_s: float) -> None:
+    def observe(self, value: float) -> None:
         """Count one value."""
-        self._counts[bisect_left(self._edges_s, value_s)] += 1
-        self._sum_s += value_s
+        self._counts[bisect_left(self._edges, value)] += 1
+        self._sum += value
 
     def lines(self, name: str, labels: str) -> list[str]:
-        """The histogram as text."""
+        """The histogram as text; `labels` are those of all its samples, and may be none."""
         lines = [f"# TYPE {name} histogram"]
         total = 0
-        for edge, count in zip((*self._edges_s, "+Inf"), self._counts, strict=True):
+        among, alone = (f",{labels}", f"{{{labels}}}") if labels else ("", "")
+        for edge, count in zip((*self._edges, "+Inf"), self._counts, strict=True):
             total += count
-            lines.append(f'{name}_bucket{{le="{edge}",{labels}}} {total}')
+            lines.append(f'{name}_bucket{{le="{edge}"{among}}} {total}')
         return [
             *lines,
-            f"{name}_sum{{{labels}}} {self._sum_s}",
-            f"{name}_count{{{labels}}} {total}",
+            f"{name}_sum{alone} {self._sum}",
+            f"{name}_count{alone} {total}",
         ]
 
 
@@ -65,6 +69,9 @@ class Metrics:
     queue: Histogram = field(default_factory=lambda: Histogram(REQUEST_BUCKETS_S))
     prefill: Histogram = field(default_factory=lambda: Histogram(REQUEST_BUCKETS_S))
     decode: Histogram = field(default_factory=lambda: Histogram(REQUEST_BUCKETS_S))
+    received: int = 0
+    refused: Counter[int] = field(default_factory=Counter)
+    """Requests that were refused, by the status with which they were."""
     prompt_tokens: int = 0
     generation_tokens: int = 0
     successes: Counter[str] = field(default_factory=Counter)

@@ -1,4 +1,4 @@
-"""What the simulator refuses, as vLLM says it."""
+"""What the simulator refuses, as vLLM says it; how others do, their flavors know."""
 
 from __future__ import annotations
 

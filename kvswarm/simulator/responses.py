@@ -25,10 +25,6 @@ FAULTS_OF_A_STREAM: Final = frozenset(
 """These spare an answer in one body."""
 TOKENS_BEFORE_FAULT: Final = 3
 MALFORMED: Final = b'data: {"choices": [{"delta": {"conte\n\n'
-ERROR_EVENT: Final = (
-    b'data: {"error": {"message": "simulated failure", "type": "InternalServerError", '
-    b'"code": 500}}\n\n'
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +70,7 @@ class Response:
             possible |= FAULTS_OF_A_STREAM
         if self.fault not in possible:
             self.fault = None
+        self.chunks.tells_finish = self.fault != "no_finish"
         told = None if self.fault in FAULTS_WITHIN else self.fault
         self.planted = self.answer.fault or told
 
@@ -132,7 +129,7 @@ class Response:
         """Write the end of the stream."""
         if self.request.stream and not self.transport.is_closing():
             reason = self.chunks.finish_reason(sequence.finish_reason)
-            if self.fault == "no_finish":
+            if not self.chunks.tells_finish:
                 reason = None
             ending = self.chunks.end(reason, sequence.cached_tokens, done=self.fault != "no_done")
             for event in ending.split(b"\n\n")[:-1]:
@@ -165,7 +162,7 @@ class Response:
             self.planted, self.fault = self.fault, None
         elif self.fault == "error_event":
             self.planted = self.fault
-            self._put(framed(ERROR_EVENT) + framed(b"data: [DONE]\n\n"))
+            self._put(framed(self.chunks.error_event) + framed(b"data: [DONE]\n\n"))
             self.done.set()
             return True
         return False

@@ -1,4 +1,4 @@
-"""The simulated server: vLLM's routes over uvicorn, and the loop that plays the engine's steps.
+"""The simulated server: the routes of its flavor over uvicorn, and what answers a request.
 
 In:  `SimulatorConfig`.  Out: HTTP, a truth log, one ready line on standard output.
 Not: the engine (`engine.py`), the fixed times of --exact (`player.py`), the wire (`wire.py`).
@@ -24,20 +24,21 @@ import uvicorn
 import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-import kvswarm
 from kvswarm.simulator.answers import FREE, Answer, answer_to
 from kvswarm.simulator.asked import Request, parse_request
 from kvswarm.simulator.config import SimulatorConfig
-from kvswarm.simulator.engine import Engine, Sequence, block_hashes
+from kvswarm.simulator.engine import Sequence, block_hashes
+from kvswarm.simulator.flavor import VLLM, Serving
 from kvswarm.simulator.launch import READY
-from kvswarm.simulator.metrics import Metrics
 from kvswarm.simulator.player import EnginePlayer, ExactPlayer
 from kvswarm.simulator.refusal import RequestError
 from kvswarm.simulator.responses import Response, TruthLog, Wire
-from kvswarm.simulator.wire import Chunks, encode
+from kvswarm.simulator.tgi import TGI
+from kvswarm.simulator.trtllm import TRTLLM
+from kvswarm.simulator.wire import encode
 
 COMPLETIONS: Final = {"/v1/chat/completions": True, "/v1/completions": False}
-PAGES: Final = frozenset({"/v1/models", "/health", "/version", "/metrics"})
+FLAVORS: Final = {"vllm": VLLM, "tgi": TGI, "trtllm": TRTLLM}
 
 
 class Connection(HttpToolsProtocol):
@@ -62,8 +63,10 @@ class Application:
 
     def __init__(self, config: SimulatorConfig) -> None:
         self._config = config
-        self._engine = Engine(config)
-        self._metrics = Metrics(config)
+        self._flavor = FLAVORS[config.flavor]
+        self._engine = self._flavor.engine(config)
+        self._metrics = self._flavor.metrics(config)
+        self._serving = Serving(config, self._engine, self._metrics)
         self._wire = Wire(config.stream_interval, config.keep_alive)
         self._truth = TruthLog(config.truth_log)
         self._player: ExactPlayer | EnginePlayer
@@ -82,20 +85,13 @@ class Application:
         if method == "POST" and path in COMPLETIONS:
             await self._complete(scope, receive, send)
             return
-        config = self._config
-        if path not in COMPLETIONS and path not in PAGES:
+        page = self._flavor.pages.get(path)
+        if path not in COMPLETIONS and page is None:
             await answer(send, 404, encode({"detail": "Not Found"}))
-        elif method != "GET" or path in COMPLETIONS:
+        elif method != "GET" or page is None:
             await answer(send, 405, encode({"detail": "Method Not Allowed"}))
-        elif path == "/v1/models":
-            await answer(send, 200, encode({"object": "list", "data": _cards(config)}))
-        elif path == "/health":
-            await answer(send, 200, b"")
-        elif path == "/version":
-            await answer(send, 200, encode({"version": f"kvswarm-{kvswarm.__version__}"}))
         else:
-            text = self._metrics.text(self._engine)
-            await answer(send, 200, text.encode(), b"text/plain; version=0.0.4; charset=utf-8")
+            await answer(send, 200, *page(self._serving))
 
     async def _complete(self, scope: Any, receive: Any, send: Any) -> None:
         raw = b""
@@ -111,24 +107,27 @@ class Application:
         config = self._config
         number = self._requests
         self._requests += 1
+        self._metrics.received += 1
         fault = self._fault(number)
         if fault is not None and fault.startswith("status-"):
-            await self._refuse(send, int(fault.removeprefix("status-")))
+            status = int(fault.removeprefix("status-"))
+            error = RequestError(status, f"simulated status {status}", kind="SimulatedError")
+            await self._refuse(send, error)
             return
         try:
             request = parse_request(raw, config, chat=COMPLETIONS[scope["path"]])
             planned = self._answer_to(request, number, fault)
         except RequestError as error:
-            await answer(send, error.status, error.body())
+            await self._refuse(send, error)
             return
         if not self._engine.fits(len(request.words), request.max_tokens):
             too_large = RequestError(400, "the request is larger than the whole KV cache")
-            await answer(send, too_large.status, too_large.body())
+            await self._refuse(send, too_large)
             return
         response = Response(
             request=request,
             answer=planned,
-            chunks=Chunks(request, planned, number, config),
+            chunks=self._flavor.chunks(request, planned, number, config),
             transport=scope["kvswarm.connection"].transport,
             wire=self._wire,
             fault=fault,
@@ -192,28 +191,15 @@ class Application:
         drawn = random.Random(f"{config.seed}/{number}/fault").random()  # noqa: S311 - no secret
         return config.fault if drawn < config.fault_share else None
 
-    @staticmethod
-    async def _refuse(send: Any, status: int) -> None:
-        headers = [(b"retry-after", b"2")] if status == 429 else []  # noqa: PLR2004 - HTTP's own
-        error = RequestError(status, f"simulated status {status}", kind="SimulatedError")
-        await answer(send, status, error.body(), extra=headers)
+    async def _refuse(self, send: Any, error: RequestError) -> None:
+        headers = [(b"retry-after", b"2")] if error.status == 429 else []  # noqa: PLR2004 - HTTP's
+        status, body = self._flavor.refusal(error)
+        self._metrics.refused[status] += 1
+        await answer(send, status, body, extra=headers)
 
     def close(self) -> None:
         """Write what is left of the truth."""
         self._truth.close()
-
-
-def _cards(config: SimulatorConfig) -> list[dict[str, Any]]:
-    """The models that are served: the one, and its adapters."""
-    base = {
-        "id": config.model, "object": "model", "root": config.model, "parent": None,
-        "max_model_len": config.max_model_len,
-    }  # fmt: skip
-    adapters = [
-        {**base, "id": name, "root": name, "parent": config.model, "max_model_len": None}
-        for name in config.lora_modules
-    ]
-    return [base, *adapters]
 
 
 def _header(scope: Any, wanted: bytes) -> str | None:

@@ -1,4 +1,4 @@
-"""What goes over the wire: vLLM's chunks and bodies.
+"""What goes over the wire: vLLM's chunks and bodies; those of others derive from them.
 
 In:  a parsed request, its planned answer, and how many tokens are due.
 Out: bytes of events and bodies.
@@ -46,6 +46,14 @@ class Call:
 
 class Chunks:
     """Makes the events of one response."""
+
+    error_event = (
+        b'data: {"error": {"message": "simulated failure", "type": "InternalServerError", '
+        b'"code": 500}}\n\n'
+    )
+    reasoning_key = "reasoning"
+    tells_finish = True
+    """Whether finish_reason is told: a fault of the stream may take it away."""
 
     def __init__(
         self, request: Request, answer: Answer, number: int, config: SimulatorConfig
@@ -117,7 +125,9 @@ class Chunks:
                 delta.setdefault("content", None)
                 self._take_call(piece, piece.call, delta.setdefault("tool_calls", []))
                 continue
-            key, texts = ("reasoning", self._reasoning) if place < 0 else ("content", self._text)
+            key, texts = ("content", self._text)
+            if place < 0:
+                key, texts = (self.reasoning_key, self._reasoning)
             texts.append(piece.text)
             delta[key] = delta.get(key, "") + piece.text
         choice: dict[str, Any] = {"delta": delta} if self._request.chat else {
@@ -177,7 +187,7 @@ class Chunks:
         if self._request.chat:
             message: dict[str, Any] = {"role": "assistant", "content": text}
             if self._reasoning_tokens:
-                message["reasoning"] = "".join(self._reasoning)
+                message[self.reasoning_key] = "".join(self._reasoning)
             if self._calls:
                 message["content"] = None
                 message["tool_calls"] = [call.whole() for call in self._calls]
