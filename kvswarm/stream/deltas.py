@@ -325,4 +325,8 @@ def _only_text(data: bytes) -> str | None:
         return None
     if choice.delta is None:
         return choice.text
-    return choice.delta.content if choice.delta == Delta(content=choice.delta.content) else None
+    delta = choice.delta
+    # trtllm-serve has an empty reasoning_content in every chunk: an empty text says nothing.
+    if delta.reasoning or delta.reasoning_content or delta.tool_calls:
+        return None
+    return delta.content

@@ -162,3 +162,14 @@ def test_absorbing_in_pieces_gives_what_absorbing_at_once_gives() -> None:
     assert parts.finish_reason == whole.finish_reason
     assert parts.event_tokens == whole.event_tokens
     assert parts.arrivals().shape == (3, whole.events)
+
+
+def test_chunks_with_an_empty_reasoning_are_known_after_the_first_ones() -> None:
+    """trtllm-serve has one in every chunk; decoding each in full costs several times as much."""
+    pieces = [chat(content=f"t{place}", reasoning_content="") for place in range(40)]
+    meaning = understood(*pieces)
+    assert "".join(meaning.text) == "".join(f"t{place}" for place in range(40))
+    assert meaning._event_pattern is not None
+    mixed = understood(*pieces, chat(content="", reasoning_content="because"))
+    assert mixed.events == 41
+    assert mixed.reasoning_text == ["because"]
