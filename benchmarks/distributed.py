@@ -1,4 +1,4 @@
-"""What distribution costs: one and two workers, and how many records one master takes.
+"""What distribution costs: one, two and four workers, and how many records one master takes.
 
 1. `kvswarm run --processes W` against the C server: token events per second, CPU per event, and
    what the master takes meanwhile.
@@ -32,6 +32,7 @@ import target
 import zmq
 
 from kvswarm.commands.load import LOCUSTFILES
+from kvswarm.profiles.load import load_profile
 from kvswarm.records import Record, decode_batch, encode_batch, pack_u32
 from kvswarm.rundir import JournalReader, RunDir
 from kvswarm.simulator.launch import start_simulator
@@ -44,7 +45,7 @@ WINDOW = 4
 """Batches of a simulated worker that wait for their acknowledgement at a time."""
 LOOK_S = 0.2
 FLUSH_S = 0.25
-SCALE_WORKERS = (1, 2)
+SCALE_WORKERS = (1, 2, 4)
 
 
 @dataclass
@@ -65,7 +66,7 @@ class Watched:
             pass  # it has ended: what was seen before stands
 
 
-# -- one and two workers -----------------------------------------------------------------------
+# -- one, two and four workers ------------------------------------------------------------------
 
 
 def scale(streams: int, workers: int) -> list[str]:
@@ -218,7 +219,7 @@ def pretend(port: int, names: list[str], batches: int, blob: bytes, size_bytes: 
         workers[line] = Pretended(name, line, batches)
         workers[line].send("client_ready", version)
     message = {"blob": blob, "size_bytes": size_bytes}
-    standing = Standing()
+    standing = Standing(load_profile("standard"))
     standing.add(decode_batch(a_batch(np.random.default_rng(2))))
     counts = standing.packed()
     while not all(worker.over for worker in workers.values()):
@@ -264,6 +265,9 @@ def traffic(workers: int, records: int, *, squeeze: bool) -> list[str]:
         before_cpu_s = 0.0
         while master.poll() is None:
             watched.look()
+            if any(sender.exitcode for sender in senders):
+                master.kill()
+                raise SystemExit("a sender failed")
             if not (out / "requests.journal").exists():
                 before_cpu_s = watched.cpu_s
             time.sleep(LOOK_S / 4)
