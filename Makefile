@@ -29,7 +29,7 @@ test-browser: $(READY)  ## the web UI in a real browser
 	tests/browser/run
 
 test-kube: $(READY)  ## the manifests against a real API server, which KUBEBUILDER_ASSETS has
-	$(BIN)/pytest tests/kserve
+	$(BIN)/pytest -m kube tests/kserve
 
 dist: $(READY)  ## wheel and sdist
 	$(BIN)/python -m build

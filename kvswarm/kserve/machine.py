@@ -17,7 +17,7 @@ from kvswarm.serving.flags import spelled
 GPU: Final = "nvidia.com/gpu"
 MIG: Final = re.compile(r"nvidia\.com/mig-\d+g\.\d+gb(\.[\w.]+)?")
 RESOURCE: Final = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([\w.-]*[A-Za-z0-9])?")
-QUANTITY: Final = re.compile(r"\d+(\.\d+)?(m|[kMGTPE]i?|Ki)?")
+QUANTITY: Final = re.compile(r"\d+(\.\d+)?(m|k|[MGTPE]|[KMGTPE]i)?")
 PARALLEL_KEYS: Final = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 MIG_NODES: Final = {"nvidia.com/mig.capable": "true"}
 
@@ -33,6 +33,11 @@ class Machine:
     memory: str = "32Gi"
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Mapping[str, str], ...] = ()
+
+    @property
+    def is_known(self) -> bool:
+        """Whether KServe knows the resource as a GPU, and chooses its image accordingly."""
+        return self.gpu_resource == GPU or self.is_mig
 
     @property
     def is_mig(self) -> bool:

@@ -131,6 +131,7 @@ def test_features_are_written_in_tensorrt_llms_words_and_others_are_told() -> No
     assert f"/etc/kvswarm/{name}" in words
     assert yaml.safe_load(text) == {
         "return_perf_metrics": True,
+        "enable_iter_perf_stats": True,
         "kv_cache_config": {"enable_block_reuse": False, "dtype": "fp8"},
         "speculative_config": {
             "decoding_type": "NGram",
@@ -242,6 +243,15 @@ def test_a_mig_slice_is_asked_for_by_its_name_on_nodes_that_have_them() -> None:
     assert spec["tolerations"][0]["key"] == "nvidia.com/gpu"
 
 
+def test_a_gpu_that_kserve_may_not_know_is_told() -> None:
+    """It would choose the image for CPUs, and the GPU would be held and idle."""
+    shared = Machine(gpu_resource="nvidia.com/gpu.shared")
+    (note,) = ask(machine=shared).notes
+    assert "nvidia.com/gpu.shared" in note
+    assert ask(machine=shared, image="registry/huggingfaceserver:1-gpu").notes == ()
+    assert ask(machine=Machine(gpu_resource="nvidia.com/mig-1g.10gb")).notes == ()
+
+
 def test_knative_gets_no_placement_that_nobody_asked_for() -> None:
     """A stock Knative refuses a service with node selectors or tolerations."""
     plain = predictor(mode="knative")
@@ -278,6 +288,7 @@ def test_without_a_gpu_none_is_asked_for() -> None:
         ({"machine": Machine(gpu_resource="amd.com/gpu")}, ("--gpu-resource", "--image")),
         ({"machine": Machine(gpu_resource="gpu")}, ("--gpu-resource gpu", "vendor/name")),
         ({"machine": Machine(memory="much")}, ("--memory much", "32Gi")),
+        ({"machine": Machine(memory="32ki")}, ("--memory 32ki", "32Gi")),
         ({"service": "Qwen_3"}, ("--service Qwen_3", "letters")),
         ({"namespace": "-"}, ("--namespace -", "letters")),
         ({"backend": "vlm"}, ("--backend vlm", "'vllm'")),

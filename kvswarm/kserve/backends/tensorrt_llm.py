@@ -3,7 +3,7 @@
 It serves a Hugging Face checkpoint without building an engine first. Its OpenAI API is at `/v1`,
 and its Prometheus page at `/prometheus/metrics`: its `/metrics` is JSON, and reading it empties it.
 What has no flag goes into a file of the LLM API's options, which becomes a ConfigMap.
-Source: `trtllm-serve --help` and the LLM API's arguments of 1.1.
+Source: `trtllm-serve --help` and the LLM API's arguments of 1.2.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from kvswarm.kserve.sources import MODEL_DIRECTORY
 from kvswarm.kserve.wanted import CONFIG_PATH, RuntimeShape, Served, Wanted
 from kvswarm.serving.speculation import Speculation
 
-IMAGE: Final = "nvcr.io/nvidia/tensorrt-llm/release:1.1.0"
+IMAGE: Final = "nvcr.io/nvidia/tensorrt-llm/release:1.2.1"
 PORT: Final = 8000
+METRICS: Final = {"return_perf_metrics": True, "enable_iter_perf_stats": True}
+"""Without them the Prometheus page stays empty: latencies need the first, gauges both."""
 SERVED_NAME: Final = (
     "TensorRT-LLM serves the model under its directory's name, `models`; `kvswarm run` asks the "
     "server and needs no --model."
@@ -36,8 +38,7 @@ SERVED_NAME: Final = (
 
 def tensorrt_llm(wanted: Wanted) -> Served:
     """Serve with trtllm-serve. Raises ProfileError for features that cannot be."""
-    # Without it the Prometheus page stays empty.
-    page = Page("TensorRT-LLM", config={"return_perf_metrics": True}, notes=[SERVED_NAME])
+    page = Page("TensorRT-LLM", config=dict(METRICS), notes=[SERVED_NAME])
     page.arguments += [MODEL_DIRECTORY, "--host", "0.0.0.0", "--port", str(PORT)]  # noqa: S104 - in a pod
     page.arguments += ["--extra_llm_api_options", CONFIG_PATH]
     write_features(wanted.features, Words(KEYS, _speculation), page)
