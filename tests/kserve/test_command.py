@@ -11,8 +11,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kvswarm.cli import main
+from kvswarm.commands.manifest import EFFECTS, tolerations
 from kvswarm.kserve.backends import BACKENDS
 from kvswarm.profiles.load import packaged_names
 
@@ -95,6 +98,24 @@ def test_labels_and_taints_are_read(type_in: TypeIn) -> None:
         {"key": "gpu", "operator": "Equal", "value": "yes", "effect": "NoExecute"},
         {"key": "spot", "operator": "Exists"},
     ]
+
+
+TAINTS = st.text("abcxyz019./-_", min_size=1)
+
+
+@given(key=TAINTS, value=st.none() | TAINTS, effect=st.none() | st.sampled_from(EFFECTS))
+def test_any_taint_is_read_as_it_is_written(
+    key: str, value: str | None, effect: str | None
+) -> None:
+    """Missing parts stay missing: an empty value or effect means something else."""
+    written = (
+        key + ("" if value is None else f"={value}") + ("" if effect is None else f":{effect}")
+    )
+    (read,) = tolerations([written])
+    assert read["key"] == key
+    assert read.get("value") == value
+    assert read.get("effect") == effect
+    assert read["operator"] == ("Exists" if value is None else "Equal")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 Its image has vLLM 0.24.0. Its OpenAI API is at `/openai/v1`. It understands vLLM's flags beside
 its own: `--model_name` is the name that requests ask for, and `--backend=vllm` ends an image
 without vLLM at its start. Where vLLM does not know a model, the runtime serves it with Transformers
-all the same, and it passes over flags that it does not know: a run's claims tell what really serves.
+all the same, and it passes over flags that it does not know: a run's claims tell what serves.
 Source: huggingfaceserver/__main__.py of kserve/kserve.
 """
 
