@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
-from api_server import APPLY, ApiServer, api_server
-from asking import GOLDEN, ask, crd
+from kserve_manifests import GOLDEN, ask, crd
+from kube_api_server import APPLY, ApiServer, api_server
 
 ASSETS = os.environ.get("KUBEBUILDER_ASSETS")
 pytestmark = [

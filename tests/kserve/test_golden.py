@@ -22,7 +22,7 @@ from kvswarm.kserve.backends import BACKENDS
 from kvswarm.kserve.scaling import Scaling
 
 sys.path.insert(0, str(Path(__file__).parent))
-from asking import GOLDEN, ask, crd
+from kserve_manifests import GOLDEN, ask, crd
 
 PROFILES = {"fp8": "quantization/fp8", "speculation": "speculative-decoding"}
 CASES = [

@@ -16,7 +16,7 @@ from kvswarm.kserve.scaling import Scaling
 from kvswarm.kserve.sources import model_source
 
 sys.path.insert(0, str(Path(__file__).parent))
-from asking import arguments, ask, of_kind, predictor
+from kserve_manifests import arguments, ask, of_kind, predictor
 
 NGRAM = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 3}
 DRAFT = {"method": "draft_model", "model": "org/draft", "num_speculative_tokens": 5}
