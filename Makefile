@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test lint format setup test-vllm test-browser dist clean bench
+.PHONY: run test lint format setup test-vllm test-browser test-kube dist clean bench
 
 run: $(READY)  ## the main job: the standard profile against the embedded simulator
 	$(BIN)/kvswarm run --profile standard
@@ -27,6 +27,9 @@ test-vllm: $(READY)  ## the profiles against real vLLM on the CPU, in a venv of 
 
 test-browser: $(READY)  ## the web UI in a real browser
 	tests/browser/run
+
+test-kube: $(READY)  ## the manifests against a real API server, which KUBEBUILDER_ASSETS has
+	$(BIN)/pytest -m kube tests/kserve
 
 dist: $(READY)  ## wheel and sdist
 	$(BIN)/python -m build

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import kvswarm
+from kvswarm.commands.manifest_options import manifest_options
 from kvswarm.errors import EXIT_INTERRUPTED, KvswarmError, UsageError
 from kvswarm.serving.versions import NEWEST
 from kvswarm.swarm.options import OPTIONS
@@ -328,6 +329,18 @@ def profiles(  # noqa: PLR0913, PLR0917 - one per flag
     else:
         show_profiles(use_case, as_json=as_json)
     return 0
+
+
+@commands.command()
+@manifest_options
+def manifest(**values: Any) -> None:
+    """Print a profile's server as KServe manifests, for `kubectl apply --server-side -f -`.
+
+    Example: kvswarm manifest --model hf://Qwen/Qwen3-8B --namespace llm --service qwen
+    """
+    from kvswarm.commands.manifest import show_typed  # noqa: PLC0415 - keeps --help quick
+
+    show_typed(values)
 
 
 @commands.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})

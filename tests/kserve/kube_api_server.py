@@ -1,0 +1,145 @@
+"""A real Kubernetes API server for the time of a test: etcd and kube-apiserver on free ports."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import socket
+import ssl
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+READY_WITHIN_S = 60.0
+ASK_EVERY_S = 0.2
+ANSWER_S = 60.0
+JSON = "application/json"
+APPLY = "application/apply-patch+yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiServer:
+    """A running server, and a token that may do anything."""
+
+    port: int
+    token: str
+
+    def ask(
+        self, method: str, path: str, body: Any = None, kind: str = JSON
+    ) -> tuple[int, dict[str, Any]]:
+        """Send a request; the status and the answer, also of a refusal."""
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            with self._open(method, path, data, kind) as answer:
+                return answer.status, json.loads(answer.read())
+        except urllib.error.HTTPError as refused:
+            with refused:
+                return refused.code, json.loads(refused.read())
+
+    def watch(self, path: str) -> Iterator[dict[str, Any]]:
+        """Give the events of a watch, as they come, until the server ends it."""
+        with self._open("GET", path) as events:
+            for line in events:
+                yield json.loads(line)
+
+    def answers(self, path: str) -> bool:
+        """Whether a GET is answered with 200 now."""
+        try:
+            with self._open("GET", path) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def _open(self, method: str, path: str, data: bytes | None = None, kind: str = JSON) -> Any:
+        request = urllib.request.Request(
+            f"https://127.0.0.1:{self.port}{path}",
+            method=method,
+            data=data,
+            headers={"Authorization": f"Bearer {self.token}", "Content-Type": kind},
+        )
+        return urllib.request.urlopen(request, context=unverified(), timeout=ANSWER_S)  # noqa: S310 - https
+
+
+def unverified() -> ssl.SSLContext:
+    """The server makes a certificate of its own at its start."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+@contextlib.contextmanager
+def api_server(assets: Path, folder: Path) -> Iterator[ApiServer]:
+    """Start both, wait until it is ready, and stop both."""
+    client, peer, port = (free_port() for _ in range(3))
+    token = secrets.token_hex(16)
+    (folder / "tokens.csv").write_text(f'{token},admin,1,"system:masters"\n')
+    key = folder / "account.key"
+    subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
+    etcd = [
+        str(assets / "etcd"),
+        f"--data-dir={folder / 'etcd'}",
+        f"--listen-client-urls=http://127.0.0.1:{client}",
+        f"--advertise-client-urls=http://127.0.0.1:{client}",
+        f"--listen-peer-urls=http://127.0.0.1:{peer}",
+        f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
+        f"--initial-cluster=default=http://127.0.0.1:{peer}",
+    ]
+    server = [
+        str(assets / "kube-apiserver"),
+        f"--etcd-servers=http://127.0.0.1:{client}",
+        f"--secure-port={port}",
+        "--bind-address=127.0.0.1",
+        f"--cert-dir={folder / 'certificates'}",
+        f"--token-auth-file={folder / 'tokens.csv'}",
+        "--authorization-mode=RBAC",
+        f"--service-account-key-file={key}",
+        f"--service-account-signing-key-file={key}",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        "--service-cluster-ip-range=10.0.0.0/24",
+        "--disable-admission-plugins=ServiceAccount",
+    ]
+    with process(etcd, folder / "etcd.log"), process(server, folder / "server.log") as running:
+        api = ApiServer(port, token)
+        wait_until(api, "/readyz", running, folder / "server.log")
+        yield api
+
+
+def wait_until(api: ApiServer, path: str, running: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait for a path to be answered; a server that ends before that fails the test at once."""
+    for _ in range(int(READY_WITHIN_S / ASK_EVERY_S)):
+        if api.answers(path):
+            return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            running.wait(ASK_EVERY_S)
+        if running.returncode is not None:
+            break
+    raise AssertionError(f"{path} was not answered:\n{log.read_text()[-4000:]}")
+
+
+@contextlib.contextmanager
+def process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command, its output in a file, and end it."""
+    with log.open("wb") as output:
+        running = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            yield running
+        finally:
+            running.terminate()
+            try:
+                running.wait(20)
+            except subprocess.TimeoutExpired:
+                running.kill()
+                running.wait()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
