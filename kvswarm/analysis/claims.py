@@ -42,12 +42,10 @@ def claims_of(run: RunDir, info: RunInfo, profile: Profile) -> tuple[Claim, ...]
         simulator=target.simulator,
     )
     found: dict[str, Claim] = {}
-    for part in [part.profile for part in profile.mix] or [profile]:
-        features = dict(part.vllm_features)
-        if part.speculative is not None:
-            features["speculative"] = part.speculative
+    for part in profile.parts:
         try:
-            found.update({claim.key: claim for claim in check_claims(features, evidence)})
+            claims = check_claims(part.server_features, evidence)
+            found.update({claim.key: claim for claim in claims})
         except ProfileError as error:
             sentence = f"{part.name}: cannot be checked: {error.message}"
             found[part.name] = Claim(part.name, "vllm_features", None, "unknown", sentence)

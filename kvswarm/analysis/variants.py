@@ -62,7 +62,7 @@ class Variants:
     """Gathers the rows of a profile's run; see the module."""
 
     def __init__(self, profile: Profile) -> None:
-        parts = [part.profile for part in profile.mix] or [profile]
+        parts = profile.parts
         self._adapters = {part.name: frozenset(part.adapters) for part in parts}
         self._with_prefixes = {p.name for p in parts if p.prompt.shared_prefix_tokens}
         self._mixed = bool(profile.mix)

@@ -13,7 +13,7 @@ AUTO_TOKENS = 4
 
 def simulator_arguments(profile: Profile) -> tuple[str, ...]:
     """Give the options of `kvswarm simulate` for a profile and, of a mix, its parts."""
-    parts = [part.profile for part in profile.mix] or [profile]
+    parts = profile.parts
     arguments: list[str] = []
     adapters = sorted({name for part in parts for name in part.adapters} - {BASE})
     if adapters:

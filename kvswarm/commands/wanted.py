@@ -34,10 +34,7 @@ def server_features(profile: Profile) -> dict[str, Any]:
     """
     features: dict[str, Any] = {}
     for each in (profile, *(part.profile for part in profile.mix)):
-        wanted = dict(each.vllm_features)
-        if each.speculative is not None:
-            wanted["speculative"] = each.speculative
-        for key, value in wanted.items():
+        for key, value in each.server_features.items():
             if features.setdefault(key, value) != value:
                 raise ProfileError(
                     f"{profile.name}: its parts want one server with {key} {features[key]!r} and "

@@ -174,6 +174,17 @@ class Profile:
     """Path of the file that the profile came from."""
 
     @property
+    def parts(self) -> tuple[Profile, ...]:
+        """The profiles that requests are made by: those of the mix, or this one alone."""
+        return tuple(part.profile for part in self.mix) or (self,)
+
+    @property
+    def server_features(self) -> dict[str, Any]:
+        """`vllm_features`, with `speculative` in it: what this profile's own server is to be."""
+        own = {} if self.speculative is None else {"speculative": self.speculative}
+        return {**self.vllm_features, **own}
+
+    @property
     def has_dialogues(self) -> bool:
         """Whether a request may depend on the answer to the one before."""
         second_turn = self.tool_calling is not None and self.tool_calling.second_turn

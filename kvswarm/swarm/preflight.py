@@ -103,7 +103,7 @@ def _check_not_refused(target: Target, status: int) -> None:
 
 def check_adapters(found: TargetInfo, profile: Profile) -> None:
     """Raise UsageError where a server that lists its models lacks an adapter of the profile."""
-    parts = [part.profile for part in profile.mix] or [profile]
+    parts = profile.parts
     wanted = {name for part in parts for name in part.adapters} - {BASE}
     lacking = sorted(wanted - set(found.models)) if found.models else []
     if lacking:
