@@ -20,14 +20,48 @@ ASK_EVERY_S = 0.2
 ANSWER_S = 60.0
 JSON = "application/json"
 APPLY = "application/apply-patch+yaml"
+USERS = {"admin": "system:masters", "operator": "operators", "reader": "readers"}
+"""Users and their groups: only the first may do anything, the others as far as a test says."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApiServer:
-    """A running server, and a token that may do anything."""
+    """A running server, its folder, and what the tokens of its users end with."""
 
     port: int
     token: str
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"https://127.0.0.1:{self.port}"
+
+    def kubeconfig(self, path: Path, *, user: str = "admin", namespace: str = "default") -> Path:
+        """Write a kubeconfig for one of `USERS`; the server's certificate is verified."""
+        text = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "test",
+            "clusters": [
+                {
+                    "name": "test",
+                    "cluster": {
+                        "server": self.url,
+                        "certificate-authority": str(self.folder / "certificates/apiserver.crt"),
+                    },
+                }
+            ],
+            "users": [{"name": user, "user": {"token": f"{user}-{self.token}"}}],
+            "contexts": [
+                {
+                    "name": "test",
+                    "context": {"cluster": "test", "user": user, "namespace": namespace},
+                }
+            ],
+        }
+        path.write_text(json.dumps(text))  # JSON is YAML
+        return path
 
     def ask(
         self, method: str, path: str, body: Any = None, kind: str = JSON
@@ -60,7 +94,7 @@ class ApiServer:
             f"https://127.0.0.1:{self.port}{path}",
             method=method,
             data=data,
-            headers={"Authorization": f"Bearer {self.token}", "Content-Type": kind},
+            headers={"Authorization": f"Bearer admin-{self.token}", "Content-Type": kind},
         )
         return urllib.request.urlopen(request, context=unverified(), timeout=ANSWER_S)  # noqa: S310 - https
 
@@ -78,7 +112,8 @@ def api_server(assets: Path, folder: Path) -> Iterator[ApiServer]:
     """Start both, wait until it is ready, and stop both."""
     client, peer, port = (free_port() for _ in range(3))
     token = secrets.token_hex(16)
-    (folder / "tokens.csv").write_text(f'{token},admin,1,"system:masters"\n')
+    rows = [f'{user}-{token},{user},{user},"{group}"' for user, group in USERS.items()]
+    (folder / "tokens.csv").write_text("\n".join(rows) + "\n")
     key = folder / "account.key"
     subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
     etcd = [
@@ -105,7 +140,7 @@ def api_server(assets: Path, folder: Path) -> Iterator[ApiServer]:
         "--disable-admission-plugins=ServiceAccount",
     ]
     with process(etcd, folder / "etcd.log"), process(server, folder / "server.log") as running:
-        api = ApiServer(port, token)
+        api = ApiServer(port, token, folder)
         wait_until(api, "/readyz", running, folder / "server.log")
         yield api
 

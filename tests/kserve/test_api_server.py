@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +11,10 @@ import pytest
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
-from kserve_manifests import GOLDEN, ask, crd
-from kube_api_server import APPLY, ApiServer, api_server
+from kserve_manifests import GOLDEN, ask
+from kube_api_server import APPLY, ApiServer
 
-ASSETS = os.environ.get("KUBEBUILDER_ASSETS")
-pytestmark = [
-    pytest.mark.kube,
-    pytest.mark.skipif(
-        ASSETS is None,
-        reason="KUBEBUILDER_ASSETS is unset: it names a directory with kube-apiserver and etcd",
-    ),
-]
+pytestmark = pytest.mark.kube
 PLURALS = {
     "InferenceService": "inferenceservices",
     "ServingRuntime": "servingruntimes",
@@ -31,36 +22,8 @@ PLURALS = {
 }
 
 
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    """A server with KServe's definitions, and the namespace of the manifests."""
-    assert ASSETS is not None
-    with api_server(Path(ASSETS), tmp_path_factory.mktemp("kube")) as running:
-        definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-        for plural in ("inferenceservices", "servingruntimes"):
-            status, answer = running.ask("POST", definitions, crd(plural))
-            assert status == 201, answer
-            wait_for_definition(running, plural)
-        status, answer = running.ask("POST", "/api/v1/namespaces", {"metadata": {"name": "llm"}})
-        assert status == 201, answer
-        yield running
-
-
-def wait_for_definition(api: ApiServer, plural: str) -> None:
-    """Watch the definition until it is established: the server then serves its resources."""
-    watched = (
-        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-        f"?watch=1&timeoutSeconds=30&fieldSelector=metadata.name={plural}.serving.kserve.io"
-    )
-    for event in api.watch(watched):
-        conditions = event["object"].get("status", {}).get("conditions") or []
-        if any(each["type"] == "Established" and each["status"] == "True" for each in conditions):
-            return
-    raise AssertionError(f"{plural} was not established")
-
-
 def apply(api: ApiServer, document: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    """Apply as `kubectl apply --server-side --dry-run=server` does."""
+    """In the namespace `llm`, as `kubectl apply --server-side --dry-run=server` does."""
     group = document["apiVersion"]
     root = "/api/v1" if group == "v1" else f"/apis/{group}"
     metadata = document["metadata"]
