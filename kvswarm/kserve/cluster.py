@@ -1,7 +1,7 @@
 """A cluster's API server, as the kubeconfig, or the pod that this runs in, says how to reach it.
 
 In:  kinds, names, documents as plain dicts.
-Out: plain dicts as the API server has them; a `ClusterError` for each way to say no (`refusals.py`).
+Out: plain dicts as the API server has them; for each way to say no a `ClusterError`.
 Not: threads or waiting, see `watching.py`.
 
 The official client reads kubeconfigs, tokens, certificates and login plugins, and holds the
@@ -89,7 +89,7 @@ class Cluster:
             self.check_kind(kind)
             return None
 
-    def list(
+    def list_all(
         self, kind: Kind, namespace: str | None, *, labels: str = "", name: str = ""
     ) -> tuple[list[dict[str, Any]], str]:
         """All objects that have the labels or the name, and the version to watch them from."""
@@ -105,7 +105,7 @@ class Cluster:
     def apply(
         self, document: Mapping[str, Any], *, force: bool = False, dry_run: bool = False
     ) -> dict[str, Any]:
-        """Server-side apply; the object as it then is. Raises ConflictError and other ClusterErrors.
+        """Server-side apply; the object as it then is. Raises ClusterError, such as ConflictError.
 
         `force` takes over fields of other managers. `dry_run`: the API server judges, and keeps
         nothing.
@@ -183,7 +183,7 @@ class Cluster:
         return f"{KINDS['Pod'].path(namespace, pod)}:{port}/proxy/{quote(path.lstrip('/'))}"
 
     @contextlib.contextmanager
-    def open_pod(
+    def open_pod(  # noqa: PLR0913 - one request
         self,
         namespace: str,
         pod: str,
@@ -208,7 +208,7 @@ class Cluster:
     # -- watches -----------------------------------------------------------------------------
 
     def open_watch(self, kind: Kind, namespace: str | None, query: Mapping[str, str]) -> Any:
-        """Begin a watch: a urllib3 response that gives one JSON object a line. Raises ClusterError."""
+        """Begin a watch: a urllib3 response of one JSON object a line. Raises ClusterError."""
         asked = Asked(verb="watch", kind=kind, namespace=namespace)
         wanted = {**query, "watch": "1", "allowWatchBookmarks": "true"}
         seconds = float(query.get("timeoutSeconds", TIMEOUT_S))

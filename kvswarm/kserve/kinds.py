@@ -1,4 +1,4 @@
-"""The kinds of Kubernetes and KServe that kvswarm reads or writes, and the paths of the API for them."""
+"""The kinds of Kubernetes and KServe that kvswarm reads or writes, and the API's paths to them."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class NotThereError(ClusterError):
 
 
 class ConflictError(ClusterError):
-    """Another field manager owns fields that were to be written, or the object changed meanwhile."""
+    """Another field manager owns fields that were to be written, or the object has changed."""
 
 
 class RefusedError(ClusterError):

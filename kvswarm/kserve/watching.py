@@ -135,9 +135,7 @@ class _Watch(threading.Thread):
             except ClusterError as error:
                 return self._changes.put(error)
             else:
-                self._over.wait(
-                    PAUSE_S
-                )  # a server that ends each watch at once is not to be flooded
+                self._over.wait(PAUSE_S)  # a server may end each watch at once
         return None
 
     def cut(self) -> None:
@@ -148,7 +146,7 @@ class _Watch(threading.Thread):
 
     def _list(self) -> None:
         watched = self._watched
-        items, self._version = self._cluster.list(
+        items, self._version = self._cluster.list_all(
             watched.kind, watched.namespace, labels=watched.labels, name=watched.name
         )
         self._heard()
