@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvswarm.commands.sweep import worst_code
+from kvswarm.commands.series import worst_code
 from kvswarm.commands.sweep_file import SCHEMA_PATH, ValueRun
 from kvswarm.commands.swept import directory_name, read_swept
 

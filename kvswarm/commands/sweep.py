@@ -10,39 +10,40 @@ run, and what a directory holds of finished runs is kept: the same command goes 
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Console
 
-from kvswarm.analysis.baseline import baseline_profile, differences
-from kvswarm.analysis.finish import finish
-from kvswarm.analysis.gates import exit_code
+from kvswarm.analysis.baseline import differences
 from kvswarm.commands.checks import check, profile_of
 from kvswarm.commands.dry_run import plan_of
 from kvswarm.commands.load import RunRequest
 from kvswarm.commands.measure import measure
+from kvswarm.commands.series import (
+    Measured,
+    Series,
+    check_same,
+    field_differences,
+    folder_of,
+    is_begun,
+    make_run,
+    profile_differences,
+    worst_code,
+)
 from kvswarm.commands.serve import NO_WARMUP, has_warmup
 from kvswarm.commands.simulated import simulator_arguments
-from kvswarm.commands.sweep_file import Sweep, ValueRun, figures_of, read_sweep
+from kvswarm.commands.sweep_file import Sweep, ValueRun, read_sweep
 from kvswarm.commands.sweep_table import render
 from kvswarm.commands.swept import FLAG, SWEEP_FILE, Swept, read_swept
-from kvswarm.errors import (
-    EXIT_INTERRUPTED,
-    EXIT_TARGET_UNREACHABLE,
-    KvswarmError,
-    ProfileError,
-    UsageError,
-)
+from kvswarm.errors import EXIT_INTERRUPTED, ProfileError, UsageError
 from kvswarm.profiles.model import Profile
 from kvswarm.profiles.settings import read_setting
-from kvswarm.rundir import RunDir, new_run_dir
+from kvswarm.rundir import RunDir
 
 SIMULATOR: Final = "simulator"
-COMPLETED: Final = "completed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +60,22 @@ def sweep(request: RunRequest, text: str) -> int:
     _check_flags(request, swept)
     planned = _plan(request, swept)
     state = _state(request, swept, planned)
-    if request.out is not None and request.out.exists():
+    if request.out is not None and is_begun(request.out, SWEEP_FILE):
         _go_on(request.out, state, planned)
     if request.dry_run:
         runs = [plan_of(each.request, each.profile) for each in planned]
         Console(soft_wrap=True).print_json(data={"key": swept.key, "runs": runs})
         return 0
-    folder = _folder(request.out, state)
+    folder = folder_of(request.out, SWEEP_FILE, f"{state.profile}-sweep")
     state.write(folder)
     console = Console(stderr=True)
+    series = Series(folder, state.values, console)
     interrupted = False
     for number, (entry, each) in enumerate(zip(state.values, planned, strict=True), 1):
         head = f"Sweep {number} of {len(planned)}: {swept.key}={entry.text}"
         console.print(head, style="bold", soft_wrap=True, markup=False)
-        interrupted = not _run_value(folder, state, entry, each, console)
+        measured = _measured(each.request, each.profile)
+        interrupted = not make_run(series, entry, each.profile, measured)
         state.write(folder)
         if interrupted:
             break
@@ -153,119 +156,21 @@ def _notes(request: RunRequest, swept: Swept, planned: list[Planned]) -> list[st
 
 
 def _go_on(folder: Path, state: Sweep, planned: list[Planned]) -> None:
-    """Take over what an earlier call of the same sweep did in `folder`, if there was one.
-
-    Raises RunDirError where it holds something else, UsageError for another sweep.
-    """
-    if not (folder / SWEEP_FILE).exists():
-        new_run_dir(state.profile, folder)  # refuses what holds files
-        return
+    """Take over what an earlier call of the same sweep did. Raises UsageError for another sweep."""
     before = read_sweep(folder)
-    different = [
-        f"{name} {getattr(before, name)!r}, now {getattr(state, name)!r}"
-        for name in ("key", "profile", "seed", "target")
-        if getattr(before, name) != getattr(state, name)
-    ]
+    different = field_differences(before, state, ("key", "profile", "seed", "target"))
     for entry, each in zip(state.values, planned, strict=True):
-        different += _profile_differences(RunDir(folder / entry.directory), each.profile)
-    if different:
-        raise UsageError(
-            f"--out {folder}: holds another sweep: {'; '.join(different)}",
-            fix="Give a directory that is new, or the profile and flags that it was made with.",
-        )
+        different += profile_differences(RunDir(folder / entry.directory), each.profile)
+    check_same("sweep", folder, different)
     known = {entry.text: entry for entry in before.values}
     state.values = [known.get(entry.text, entry) for entry in state.values]
 
 
-def _profile_differences(run: RunDir, profile: Profile) -> list[str]:
-    """Keys in which a value's earlier run had another profile; its file may have moved."""
-    if not run.run_json.exists():
-        return []
-    then, now = run.read_info().profile, json.loads(json.dumps(profile.to_dict()))
-    return [
-        f"{key} of {run.path.name}" for key in now if key != "source" and then.get(key) != now[key]
-    ]
+def _measured(request: RunRequest, profile: Profile) -> Measured:
+    """How the run of one value is made."""
 
+    def measured(run: RunDir, base: Path | None) -> int:
+        values = {**request.values, "out": str(run.path)}
+        return measure(replace(request, values=values, baseline=base), profile)
 
-def _folder(out: Path | None, state: Sweep) -> Path:
-    """Make the directory of a sweep, or take the one that it goes on in."""
-    if out is not None and (out / SWEEP_FILE).exists():
-        return out.resolve()
-    return new_run_dir(f"{state.profile}-sweep", out).path
-
-
-def _run_value(
-    folder: Path, state: Sweep, entry: ValueRun, planned: Planned, console: Console
-) -> bool:
-    """Run one value, unless that was done; put what came of it into its entry.
-
-    False: a person interrupted it.
-    """
-    run = RunDir(folder / entry.directory)
-    entry.error = None
-    base = _baseline(folder, state, entry, planned.profile)
-    try:
-        if _is_finished(run):
-            console.print(f"Done before: {run.path}", soft_wrap=True, markup=False)
-            entry.exit_code = exit_code(finish(run.path, base))
-        else:
-            _set_aside(run)
-            values = {**planned.request.values, "out": str(run.path)}
-            request = replace(planned.request, values=values, baseline=base)
-            entry.exit_code = measure(request, planned.profile)
-    except KeyboardInterrupt:
-        entry.exit_code = EXIT_INTERRUPTED
-    except KvswarmError as error:
-        entry.status, entry.exit_code, entry.error = "failed", error.exit_code, str(error)
-        console.print(f"kvswarm: {error}", soft_wrap=True, markup=False, highlight=False)
-        return True
-    _take_figures(run, entry)
-    return entry.exit_code != EXIT_INTERRUPTED
-
-
-def _baseline(folder: Path, state: Sweep, entry: ValueRun, profile: Profile) -> Path | None:
-    """The run of the first value, where it is there and had the same workload."""
-    first = state.values[0]
-    path = folder / first.directory
-    if entry is first or first.status != "done" or differences(profile, baseline_profile(path)):
-        return None
-    return path
-
-
-def _is_finished(run: RunDir) -> bool:
-    return run.run_json.exists() and run.read_info().ended == COMPLETED
-
-
-def _set_aside(run: RunDir) -> None:
-    """Keep what an unfinished run left, out of the way of the next."""
-    if not run.run_json.exists():
-        return
-    number = 1
-    while (aside := run.path.with_name(f"{run.path.name}-unfinished-{number}")).exists():
-        number += 1
-    run.path.rename(aside)
-
-
-def _take_figures(run: RunDir, entry: ValueRun) -> None:
-    """Fill an entry from the run directory, as far as there are figures."""
-    interrupted = entry.exit_code == EXIT_INTERRUPTED
-    entry.status = "interrupted" if interrupted else "done"
-    if not run.summary.exists():
-        return
-    summary: dict[str, Any] = json.loads(run.summary.read_bytes())
-    if not interrupted and summary["run"]["ended"] != COMPLETED:
-        entry.status = "failed"
-        entry.error = f"the run did not end in order ({summary['run']['ended'] or 'cut off'})"
-    entry.verdict, entry.reasons = summary["verdict"]["status"], summary["verdict"]["reasons"]
-    entry.figures = figures_of(run, summary)
-    if summary["baseline"] is not None:
-        entry.effects = summary["baseline"]["effects"]
-
-
-def worst_code(entries: list[ValueRun]) -> int:
-    """4 where a value could not be run, else the worst of the runs: 3 before 1 before 0."""
-    codes = [
-        EXIT_TARGET_UNREACHABLE if entry.status == "failed" else entry.exit_code or 0
-        for entry in entries
-    ]
-    return max(codes)
+    return measured
