@@ -48,7 +48,7 @@ class ManifestRequest:
 def show_manifest(request: ManifestRequest) -> None:
     """Print the manifests. Raises UsageError or ProfileError."""
     profile = load_profile(request.profile, Overrides(settings=request.settings))
-    decided = _decide(request, profile)
+    decided = decide(request, profile)
     for note in decided.notes:
         click.echo(f"kvswarm: {note}", err=True)
     click.echo(decided.to_yaml(), nl=False)
@@ -56,6 +56,11 @@ def show_manifest(request: ManifestRequest) -> None:
 
 def show_typed(values: Mapping[str, Any]) -> None:
     """Print the manifests for the flags by their names. Raises UsageError or ProfileError."""
+    show_manifest(typed(values))
+
+
+def typed(values: Mapping[str, Any]) -> ManifestRequest:
+    """Read the flags by their names. Raises UsageError."""
     source = model_source(
         values["model"], secret=values["secret"], service_account=values["service_account"]
     )
@@ -77,18 +82,17 @@ def show_typed(values: Mapping[str, Any]) -> None:
         prometheus=values["prometheus"],
     )
     kept = ("backend", "service", "namespace", "profile", "settings", "mode", "image")
-    show_manifest(
-        ManifestRequest(
-            **{name: values[name] for name in kept},
-            vllm_version=values["vllm_version"],
-            source=source,
-            machine=machine,
-            scaling=scaling,
-        )
+    return ManifestRequest(
+        **{name: values[name] for name in kept},
+        vllm_version=values["vllm_version"],
+        source=source,
+        machine=machine,
+        scaling=scaling,
     )
 
 
-def _decide(request: ManifestRequest, profile: Profile) -> Manifests:
+def decide(request: ManifestRequest, profile: Profile) -> Manifests:
+    """Decide the manifests of the server that a profile wants. Raises UsageError, ProfileError."""
     features = server_features(profile)
     if features.get("speculative") == "auto":
         features["speculative"] = draft_of(request.source.model)

@@ -54,6 +54,8 @@ class Manifests:
 
     documents: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    """Features that the backend has no words for: each has a note."""
 
     def to_yaml(self) -> str:
         """All documents as one stream, the same text for the same documents."""
@@ -95,7 +97,11 @@ def manifests(wanted: Wanted) -> Manifests:
             documents.append(_config_map(wanted, served.runtime.config_file))
         documents.append(_serving_runtime(wanted, served, served.runtime))
     documents.append(_inference_service(wanted, served, gpus))
-    return Manifests(documents=tuple(documents), notes=(*served.notes, *_notes(wanted, gpus)))
+    return Manifests(
+        documents=tuple(documents),
+        notes=(*served.notes, *_notes(wanted, gpus)),
+        left_out=served.left_out,
+    )
 
 
 def _check_names(wanted: Wanted) -> None:

@@ -46,6 +46,8 @@ class Served:
     runtime: RuntimeShape | None = None
     """None: KServe has a runtime for `model_format`."""
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    """Features that the backend has no words for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,6 +36,8 @@ class ServerFlags:
     """Variables that it needs."""
     notes: tuple[str, ...]
     """A sentence on each key that was renamed, left out, or that has a condition."""
+    left_out: tuple[str, ...] = ()
+    """Keys that this version has no flag for."""
 
 
 @dataclass(slots=True)
@@ -47,6 +49,7 @@ class _Page:
     environment: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
 def vllm_flags(features: Mapping[str, Any], version: str) -> ServerFlags:
@@ -67,11 +70,15 @@ def vllm_flags(features: Mapping[str, Any], version: str) -> ServerFlags:
             if speculation is not None:
                 flags = speculation_flags(speculation, page.version, page.problems, page.notes)
                 page.arguments += flags
+                if not flags:
+                    page.left_out.append("speculative")
                 if key in OLDER_KEYS and "--speculative-config" in flags:
                     note = f"{key} and its kin are --speculative-config in vLLM {page.version}."
                     page.notes.append(note)
     raise_problems(page.problems)
-    return ServerFlags(tuple(page.arguments), page.environment, tuple(page.notes))
+    return ServerFlags(
+        tuple(page.arguments), page.environment, tuple(page.notes), tuple(page.left_out)
+    )
 
 
 def flags_as_text(flags: ServerFlags) -> str:
@@ -123,6 +130,7 @@ def _write(key: str, value: Any, given: Mapping[str, Any], page: _Page) -> None:
     form = next((form for form in entry.get("forms", [{}]) if page.version in span_of(form)), None)
     if form is None:
         page.notes.append(_left_out(key, entry, page.version))
+        page.left_out.append(key)
         return
     if entry["kind"] == "quantization":
         value = _served_quantization(value, page)

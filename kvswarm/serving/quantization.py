@@ -94,6 +94,15 @@ def quantization(method: str) -> Quantization:
     return methods()[name]
 
 
+def quantizes_at_start(method: str, version: Version) -> bool:
+    """Whether a version of vLLM makes it of a checkpoint in 16 bits; else it takes its own only.
+
+    Raises ProfileError for an unknown method.
+    """
+    found = quantization(method)
+    return found.flag is not None and found.why_since is not None and version < found.why_since
+
+
 def expected_weights_bytes(
     parameters: int, method: str | None, *, unquantized_parameters: int = 0
 ) -> int:

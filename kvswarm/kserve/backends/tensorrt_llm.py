@@ -54,6 +54,7 @@ def tensorrt_llm(wanted: Wanted) -> Served:
             config_file=yaml.safe_dump(page.config, sort_keys=True),
         ),
         notes=tuple(page.notes),
+        left_out=tuple(page.left_out),
     )
 
 

@@ -33,6 +33,8 @@ ARCHIVED: Final = (
 KV_CACHE: Final = {"fp8": "fp8_e4m3fn", "fp8_e4m3": "fp8_e4m3fn", "fp8_e5m2": "fp8_e5m2"}
 DTYPES: Final = {"half": "float16", "float16": "float16", "bfloat16": "bfloat16"}
 QUANTIZE: Final = frozenset({"awq", "gptq", "fp8", "marlin", "bitsandbytes", "compressed-tensors"})
+QUANTIZES_ITSELF: Final = frozenset({"fp8"})
+"""Methods that it makes of a checkpoint in 16 bits at its start."""
 
 
 def tgi(wanted: Wanted) -> Served:
@@ -47,6 +49,7 @@ def tgi(wanted: Wanted) -> Served:
         image=wanted.image or IMAGE,
         runtime=RuntimeShape(port=PORT, metrics_path="/metrics"),
         notes=tuple(page.notes),
+        left_out=tuple(page.left_out),
     )
 
 

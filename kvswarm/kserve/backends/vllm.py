@@ -37,4 +37,5 @@ def vllm(wanted: Wanted) -> Served:
         environment=flags.environment,
         image=wanted.image,
         notes=tuple(notes),
+        left_out=flags.left_out,
     )

@@ -35,4 +35,5 @@ def vllm_runtime(wanted: Wanted) -> Served:
         environment=flags.environment,
         image=image,
         notes=tuple(notes),
+        left_out=flags.left_out,
     )

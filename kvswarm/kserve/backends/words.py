@@ -25,6 +25,7 @@ class Page:
     environment: dict[str, str] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
 Writer = Callable[[Any, Page], None]
@@ -60,6 +61,7 @@ def left_out(name: str, page: Page, why: str = "") -> None:
     """Note that a feature is not carried over."""
     reason = why or f"{page.server} has no such setting that kvswarm knows"
     page.notes.append(f"{name} is left out: {reason}.")
+    page.left_out.append(name)
 
 
 def flag(name: str) -> Writer:
