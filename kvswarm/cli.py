@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import kvswarm
+from kvswarm.commands.compare_options import ListsCommand, compare_flags
 from kvswarm.commands.manifest_options import manifest_options
+from kvswarm.commands.run_flags import Processes, run_flags
 from kvswarm.errors import EXIT_INTERRUPTED, KvswarmError, UsageError
 from kvswarm.serving.versions import NEWEST
-from kvswarm.swarm.options import OPTIONS
 
 if TYPE_CHECKING:
     from kvswarm.commands.serve import Serve
@@ -44,43 +44,7 @@ def commands() -> None:
     """Load-test LLMs on KServe and other OpenAI-compatible servers: figures you can bet on."""
 
 
-class Processes(click.IntRange):
-    """A number of processes, or `auto`: one for each usable core but one."""
-
-    name = "processes"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Read it. Raises click.UsageError."""
-        if value == "auto":
-            return usable_cores() - 1 if usable_cores() > 2 else None  # noqa: PLR2004 - one is one
-        return super().convert(value, param, ctx)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that `run` shares with plain Locust."""
-    for option in reversed(OPTIONS):
-        settings: dict[str, Any] = {"help": option.help, "metavar": option.metavar}
-        if option.kind is bool:
-            settings = {"help": option.help, "is_flag": True}
-        elif option.choices is not None:
-            settings = {"help": option.help, "type": click.Choice(option.choices)}
-        else:
-            settings["type"] = option.kind
-        if option.repeated:
-            settings["multiple"] = True
-        if option.name == "profile":
-            settings.update(default="standard", show_default=True)
-        command = click.option(f"--{option.name}", option.key, **settings)(command)
-    return command
-
-
-@commands.command()
-@run_options
+@commands.command(params=run_flags())
 @click.option("--url", metavar="URL", help="The server's root, or its /v1 or /openai/v1 base.")
 @click.option(
     "--header",
@@ -341,6 +305,17 @@ def manifest(**values: Any) -> None:
     from kvswarm.commands.manifest import show_typed  # noqa: PLC0415 - keeps --help quick
 
     show_typed(values)
+
+
+@commands.command(cls=ListsCommand, params=compare_flags())
+def compare(**values: Any) -> int:
+    """Deploy backends or quantizations of a model in turn, and measure each on the same machine.
+
+    Example: kvswarm compare --model hf://Qwen/Qwen3-8B --backends vllm tgi --namespace llm
+    """
+    from kvswarm.commands.compare import compare_typed  # noqa: PLC0415 - keeps --help quick
+
+    return compare_typed(values, _redacted(sys.argv[1:]))
 
 
 @commands.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})

@@ -86,10 +86,11 @@ def variants_of(asked: Asked, features: Mapping[str, Any]) -> list[Variant]:
     _check_once("--backends", asked.backends)
     _check_once(FLAG, asked.quantizations)
     _check_models(asked)
-    found = []
-    for backend in asked.backends:
-        for method in asked.quantizations or (None,):
-            found.append(_variant(asked, backend, method, features))
+    found = [
+        _variant(asked, backend, method, features)
+        for backend in asked.backends
+        for method in asked.quantizations or (None,)
+    ]
     if len(found) < 2:  # noqa: PLR2004 - one is no comparison
         raise UsageError(
             f"--backends {' '.join(asked.backends)}: is one server; a comparison has two or more",
@@ -159,7 +160,7 @@ def _model_of(asked: Asked, backend: str, method: str) -> tuple[str, list[str]]:
     if given is None and needs_checkpoint(backend, method, asked.vllm_version):
         if not hints or fits is False:
             raise UsageError(
-                f"{FLAG} {method}: {backend} serves it of a {method} checkpoint only, and --model "
+                f"{FLAG} {method}: {backend} needs a checkpoint of its own for it, and --model "
                 f"{asked.model} does not look like one",
                 fix=f"Name the checkpoint: --model-of {method}=URI.",
             )

@@ -1,0 +1,48 @@
+"""The flags that `kvswarm run` shares with plain Locust, for the commands that make runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from typing import Any
+
+import click
+
+from kvswarm.swarm.options import OPTIONS, Option
+
+
+class Processes(click.IntRange):
+    """A number of processes, or `auto`: one for each usable core but one."""
+
+    name = "processes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read it. Raises click.UsageError."""
+        if value == "auto":
+            return usable_cores() - 1 if usable_cores() > 2 else None  # noqa: PLR2004 - one is one
+        return super().convert(value, param, ctx)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_flags(*, without: Collection[str] = ()) -> list[click.Parameter]:
+    """Give them in the order of their table, but for some by their names."""
+    return [_flag(option) for option in OPTIONS if option.name not in without]
+
+
+def _flag(option: Option) -> click.Option:
+    settings: dict[str, Any] = {"help": option.help, "metavar": option.metavar}
+    if option.kind is bool:
+        settings = {"help": option.help, "is_flag": True}
+    elif option.choices is not None:
+        settings = {"help": option.help, "type": click.Choice(option.choices)}
+    else:
+        settings["type"] = option.kind
+    if option.repeated:
+        settings["multiple"] = True
+    if option.name == "profile":
+        settings.update(default="standard", show_default=True)
+    return click.Option([f"--{option.name}", option.key], **settings)
