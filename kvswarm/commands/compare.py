@@ -36,6 +36,8 @@ def compare_typed(values: Mapping[str, Any], argv: tuple[str, ...]) -> int:
                 processes=values["processes"],
                 argv=argv,
             ),
+            context=values["context"],
+            token_from_kubeconfig=values["token_from_kubeconfig"],
             shuffle=values["shuffle"],
             fail_fast=values["fail_fast"],
             out=Path(values["out"]) if values["out"] else None,

@@ -56,6 +56,12 @@ OWN: Final = (
         help="Header of every request; repeatable. Never written to a run directory.",
     ),
     click.Option(["--processes"], type=Processes(min=1), metavar="P|auto", help="As of `run`."),
+    click.Option(["--context"], metavar="C", help="Entry of the kubeconfig; default: its current."),
+    click.Option(
+        ["--token-from-kubeconfig"],
+        is_flag=True,
+        help="Send the kubeconfig's token to the services, over https alone unless --insecure.",
+    ),
     click.Option(["--shuffle"], is_flag=True, help="Run in a random order, which the seed gives."),
     click.Option(
         ["--fail-fast/--keep-going"],

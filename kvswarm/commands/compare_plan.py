@@ -19,6 +19,7 @@ from kvswarm.commands.compare_variants import FLAG, STORAGE_KEYS, Asked, Variant
 from kvswarm.commands.load import RunRequest
 from kvswarm.commands.manifest import ManifestRequest, decide, typed
 from kvswarm.commands.serve import has_warmup
+from kvswarm.commands.service_options import ServiceAsked
 from kvswarm.commands.wanted import server_features
 from kvswarm.errors import KvswarmError, UsageError
 from kvswarm.kserve.machine import Machine, spread
@@ -48,6 +49,9 @@ class CompareRequest:
     with."""
     run: RunRequest
     """What each run is; its values are those of `options.OPTIONS`, by key."""
+    context: str | None = None
+    """Entry of the kubeconfig."""
+    token_from_kubeconfig: bool = False
     shuffle: bool = False
     fail_fast: bool = False
     out: Path | None = None
@@ -106,6 +110,7 @@ def plan(request: CompareRequest) -> Plan:
     _check_flags(request, given)
     plain = profile_of(request.run)
     values, notes = _with_warmup(request.run.values, plain)
+    request = replace(request, run=replace(request.run, values=values))
     asked = Asked(
         backends=request.backends,
         quantizations=request.quantizations,
@@ -117,11 +122,11 @@ def plan(request: CompareRequest) -> Plan:
     wanted: ManifestRequest | None = None
     for variant in variants_of(asked, server_features(plain)):
         settings = (*(values.get("set") or ()), *variant.settings(given))
-        run = replace(request.run, values={**values, "set": settings, "out": None}, quiet=True)
         try:
+            wanted = _wanted(request, variant, settings)
+            run = _run(request, wanted)
             profile = profile_of(run)
             check(run, profile)
-            wanted = _wanted(request, variant, settings)
             decided = decide(wanted, profile)
         except KvswarmError as error:
             raise type(error)(f"{variant.text}: {error.message}", fix=error.fix) from error
@@ -173,6 +178,18 @@ def _wanted(
         "settings": settings,
     }
     return typed({**request.manifest, **changed})
+
+
+def _run(request: CompareRequest, wanted: ManifestRequest) -> RunRequest:
+    """The run of one variant."""
+    service = ServiceAsked(
+        namespace=wanted.namespace,
+        name=wanted.service,
+        context=request.context,
+        token_from_kubeconfig=request.token_from_kubeconfig,
+    )
+    values = {**request.run.values, "set": wanted.settings, "out": None}
+    return replace(request.run, values=values, service=service, quiet=True)
 
 
 def _with_warmup(values: Mapping[str, Any], profile: Profile) -> tuple[dict[str, Any], list[str]]:
