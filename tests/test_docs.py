@@ -10,9 +10,11 @@ import click
 import pytest
 
 from kvswarm.cli import commands
+from kvswarm.commands.compare_file import SCHEMA_PATH as COMPARISON_SCHEMA_PATH
 from kvswarm.commands.sweep_file import SCHEMA_PATH
 
-PAGE = (Path(__file__).parents[1] / "docs" / "command-line.md").read_text("utf-8")
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = (DOCS / "command-line.md").read_text("utf-8")
 SECTIONS = dict(re.findall(r"^## kvswarm (\w+)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 
 
@@ -43,4 +45,16 @@ def test_every_member_of_sweep_json_has_a_line() -> None:
     paths = {name for name in schema["properties"] if name != "values"}
     paths |= {f"values[].{name}" for name in value if name != "figures"}
     paths |= {f"values[].figures.{name}" for name in value["figures"]["properties"]}
+    assert set(re.findall(r"`([^`]+)`", " ".join(rows))) == paths
+
+
+def test_every_member_of_comparison_json_has_a_line() -> None:
+    """In docs/kserve.md, by its path."""
+    schema = json.loads(COMPARISON_SCHEMA_PATH.read_text("utf-8"))["properties"]
+    table = (DOCS / "kserve.md").read_text("utf-8").partition("In `comparison.json`")[2]
+    rows = re.findall(r"^\| (`.*?) \|", table.partition("\n#")[0], re.MULTILINE)
+    paths = {name for name in schema if name not in {"cluster", "machine", "variants"}}
+    for name in ("cluster", "machine"):
+        paths |= {f"{name}.{member}" for member in schema[name]["properties"]}
+    paths |= {f"variants[].{name}" for name in schema["variants"]["items"]["properties"]}
     assert set(re.findall(r"`([^`]+)`", " ".join(rows))) == paths

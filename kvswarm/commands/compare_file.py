@@ -30,7 +30,7 @@ class VariantRun(Outcome, kw_only=True):
     manifests_sha256: str
     """Of the manifests as YAML: a server that is deployed by others is another one."""
     image: str | None
-    """As the manifests name it; None: the cluster's runtime chooses."""
+    """As its pods have it; before that, as the manifests name it. None: the cluster chooses."""
     runtime_version: str | None = None
     """As the server tells it."""
     deployment: str | None = None

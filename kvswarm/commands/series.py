@@ -73,6 +73,7 @@ def make_run(series: Series, outcome: Outcome, profile: Profile, measured: Measu
             outcome.exit_code = exit_code(finish(run.path, base))
         else:
             _set_aside(run)
+            outcome.verdict, outcome.reasons, outcome.figures, outcome.effects = None, [], None, []
             outcome.exit_code = measured(run, base)
     except KeyboardInterrupt:
         outcome.exit_code = EXIT_INTERRUPTED
@@ -83,6 +84,16 @@ def make_run(series: Series, outcome: Outcome, profile: Profile, measured: Measu
         return True
     take_figures(run, outcome)
     return outcome.exit_code != EXIT_INTERRUPTED
+
+
+def compare_again(series: Series, profiles: Sequence[Profile]) -> None:
+    """Compare the runs that were made before the first's with it."""
+    for outcome, profile in zip(series.outcomes, profiles, strict=True):
+        run = series.run_of(outcome)
+        base = series.baseline(outcome, profile)
+        if base is not None and outcome.status == "done" and not outcome.effects:
+            finish(run.path, base)
+            take_figures(run, outcome)
 
 
 def is_finished(run: RunDir) -> bool:
