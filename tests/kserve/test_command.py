@@ -19,7 +19,11 @@ from kvswarm.commands.manifest import EFFECTS, tolerations
 from kvswarm.kserve.backends import BACKENDS
 from kvswarm.profiles.load import packaged_names
 
-REQUIRED = "--model hf://Qwen/Qwen3-8B --namespace llm --service qwen"
+HF = "hf://Qwen/Qwen3-8B"
+MODELS = {"triton": "s3://models/qwen3-8b"}
+"""Where a backend's model can come from, if not from Hugging Face."""
+NAMED = "--namespace llm --service qwen"
+REQUIRED = f"--model {HF} {NAMED}"
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -61,7 +65,9 @@ def test_every_packaged_profile_has_a_manifest_for_every_backend(
     type_in: TypeIn, profile: str, backend: str
 ) -> None:
     """Or the profile holds what a backend cannot even leave out."""
-    typed = type_in(f"{REQUIRED} --backend {backend} --profile {profile}")
+    typed = type_in(
+        f"{NAMED} --model {MODELS.get(backend, HF)} --backend {backend} --profile {profile}"
+    )
     assert service(typed)["metadata"]["name"] == "qwen"
 
 

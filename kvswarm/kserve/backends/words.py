@@ -39,6 +39,8 @@ class Words:
 
     keys: Mapping[str, Writer]
     speculation: Callable[[Speculation, Page], None]
+    why_left_out: str = ""
+    """Why it has no words for the others; empty: for none that kvswarm knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +83,7 @@ def write_features(features: Mapping[str, Any], words: Words, page: Page) -> Non
         if name in words.keys:
             words.keys[name](value, page)
         elif name not in SPECULATION_KEYS:
-            left_out(name, page)
+            left_out(name, page, words.why_left_out)
     speculation = speculation_of(given)
     if speculation is not None:
         words.speculation(speculation, page)
