@@ -20,6 +20,7 @@ from kvswarm.errors import UsageError
 from kvswarm.kserve.backends.vllm import NAME_KEY, VLLM_VERSION
 from kvswarm.kserve.backends.vllm_runtime import IMAGE
 from kvswarm.kserve.machine import placement, resources
+from kvswarm.kserve.scaling import scaling_fields
 from kvswarm.kserve.wanted import Wanted
 from kvswarm.serving.flags import ServerFlags, spelled, vllm_flags
 from kvswarm.serving.versions import NEWEST, vllm_version
@@ -69,6 +70,12 @@ def _check_replicas(wanted: Wanted) -> None:
             "replicas for it",
             fix="Leave --autoscaler out, and give --min-replicas.",
         )
+    if scaling.min_replicas == 0:
+        raise UsageError(
+            "--min-replicas 0 and --kind llm: none would answer, and nothing would start one",
+            fix="Give 1 or more, or take --kind isvc with --mode knative.",
+        )
+    scaling_fields(scaling, "standard")  # what else an unchanging number does not go with
     if wanted.machine.gpus == 0 and wanted.image is None:
         raise UsageError(
             "--gpus 0 and --kind llm: the images known here need a GPU",
