@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import shlex
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -180,6 +182,16 @@ def test_a_file_of_ones_own_says_only_what_differs(tmp_path: Path) -> None:
     assert node.price is not None
     assert node.price.as_of == datetime.date(2026, 3, 1)
     assert machine_at(place_of(cluster, "h100-80gb"), Asked(), 8).cpu == "190"
+
+
+def test_the_file_in_the_docs_is_one(tmp_path: Path) -> None:
+    """It is what people start from."""
+    page = (Path(__file__).parents[2] / "docs" / "kserve.md").read_text("utf-8")
+    (block,) = re.findall(r"^    extends: on-prem\n(?:    .*\n)+", page, re.MULTILINE)
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(textwrap.dedent(block), "utf-8")
+    place = place_of(load_cluster(str(mine)), "h100-80gb")
+    assert machine_at(place, Asked(), 4).node_selector == {"pool": "hoppers"}
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,9 @@ TOKENIZER: Final = f"{MODEL_DIRECTORY}/tokenizer"
 IN_THE_ENGINE: Final = "the engine was built with it or without it"
 LAYOUT: Final = (
     "Triton needs an engine: --model must hold `model_repository` (TensorRT-LLM's "
-    "inflight_batcher_llm with an engine built for this GPU by the TensorRT-LLM of the image, and "
-    "the tokenizer's path in its configuration) and `tokenizer`. --backend tensorrt-llm serves a "
-    "checkpoint as it is."
+    "inflight_batcher_llm with an engine built for this GPU by the TensorRT-LLM of the image, "
+    f"decoupled, and with {TOKENIZER} in its configuration) and `tokenizer`. --backend "
+    "tensorrt-llm serves a checkpoint as it is."
 )
 DIFFERENCES: Final = (
     "Triton's frontend lists every model of the repository: give `kvswarm run --model ensemble`, "
