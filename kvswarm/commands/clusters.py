@@ -28,7 +28,7 @@ def _cluster(cluster: Cluster) -> str:
     if cluster.model_cache is not None:
         lines.append(f"  {cluster.model_cache}")
     rows = [
-        ("GPU", "slices", "node", "GPUs", "CPUs", "GiB", "$/GPU h", "as of"),
+        ("GPU", "GiB", "slices", "node", "GPUs", "CPUs", "GiB", "$/GPU h", "as of"),
         *(row for name, gpu in cluster.gpus.items() for row in _rows(name, gpu)),
     ]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
@@ -46,7 +46,7 @@ def _cluster(cluster: Cluster) -> str:
 
 def _rows(name: str, gpu: Gpu) -> Iterator[tuple[str, ...]]:
     for place, node in enumerate(gpu.nodes):
-        first = (name, " ".join(gpu.slices)) if place == 0 else ("", "")
+        first = (name, f"{gpu.memory_gib}", " ".join(gpu.slices)) if place == 0 else ("", "", "")
         yield (*first, *_node(node))
 
 

@@ -15,7 +15,15 @@ import click
 from kvswarm.commands.wanted import draft_of, server_features
 from kvswarm.errors import UsageError
 from kvswarm.kserve.clusters.load import cluster_names, load_cluster
-from kvswarm.kserve.clusters.place import Asked, Place, machine_at, place_of, plain_machine
+from kvswarm.kserve.clusters.place import (
+    Asked,
+    Place,
+    machine_at,
+    node_for,
+    place_of,
+    plain_machine,
+    price_per_hour_usd,
+)
 from kvswarm.kserve.machine import check_machine
 from kvswarm.kserve.manifests import Manifests, manifests, spread_of
 from kvswarm.kserve.scaling import Scaling
@@ -156,7 +164,8 @@ def decide(request: ManifestRequest, profile: Profile) -> Manifests:
     gpus, _features = spread_of(wanted)
     machine = machine_at(place, request.asked, gpus)
     decided = manifests(replace(wanted, machine=machine))
-    return replace(decided, notes=(*decided.notes, *_place_notes(place, wanted)))
+    notes = (*decided.notes, *_claim_notes(place, wanted), *_price_notes(place, gpus, wanted))
+    return replace(decided, notes=notes)
 
 
 def place_of_flags(cluster: str | None, gpu: str | None, gpus: int | None) -> Place | None:
@@ -185,7 +194,7 @@ def place_of_flags(cluster: str | None, gpu: str | None, gpus: int | None) -> Pl
     )
 
 
-def _place_notes(place: Place, wanted: Wanted) -> list[str]:
+def _claim_notes(place: Place, wanted: Wanted) -> list[str]:
     """What a person must know of a claim that pods on several nodes mount."""
     shared = place.cluster.shared_class
     many = wanted.nodes > 1 or wanted.scaling.min_replicas > 1 or wanted.llm.prefill_replicas > 0
@@ -194,6 +203,18 @@ def _place_notes(place: Place, wanted: Wanted) -> list[str]:
     return [
         f"pods on several nodes mount {wanted.source.uri}: its claim must be one that many may "
         f"read; on this cluster that is usually storage class {shared}."
+    ]
+
+
+def _price_notes(place: Place, gpus: int, wanted: Wanted) -> list[str]:
+    """What a replica costs, by which list, of which day."""
+    node, each_usd = node_for(place, gpus), price_per_hour_usd(place, gpus)
+    if node.price is None or each_usd is None:
+        return []
+    where = "" if node.price.region is None else f" in {node.price.region}"
+    return [
+        f"the GPUs of a replica cost ${each_usd * wanted.nodes:.2f} an hour on demand: "
+        f"{node.name}{where}, as of {node.price.as_of}."
     ]
 
 

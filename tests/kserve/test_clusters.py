@@ -308,6 +308,34 @@ def of_kind_in(printed: str) -> dict[str, Any]:
     return dict(found)
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("eks:h100-80gb --gpus 8", "cost $55.04 an hour on demand: p5.48xlarge in us-east-1"),
+        ("eks:h100-80gb --gpus 2", "cost $13.76 an hour"),
+        ("eks:h100-80gb --gpus 8 --nodes 2 --kind llm", "cost $110.08 an hour"),
+        ("eks:h100-80gb/3g.40gb", "cost $3.44 an hour on demand: p5.4xlarge"),
+    ],
+)
+def test_what_a_replica_costs_is_told_with_its_day(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], words: str, told: str
+) -> None:
+    """All of its nodes; a slice costs its part of the GPU."""
+    code, _out, err = typed(f"{NAMED} --cluster {words}", monkeypatch, capfd)
+    assert code == 0
+    assert told in err
+    assert "as of 2026-01-19." in err
+
+
+def test_no_price_is_told_where_none_is_known(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Never 0."""
+    code, _out, err = typed(f"{NAMED} --cluster aks:h100-80gb", monkeypatch, capfd)
+    assert code == 0
+    assert "an hour" not in err
+
+
 def test_without_a_gpu_a_cluster_says_nothing(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -97,7 +97,7 @@ def machine_at(place: Place, asked: Asked, gpus: int) -> Machine:
     Unless the flags say otherwise, CPU and memory are the GPUs' share of the node's, so that the
     others on the node are not in each other's way.
     """
-    node = _node_for(place, gpus)
+    node = node_for(place, gpus)
     share = _share(place, node, gpus)
     part = place.part
     resource = place.gpu.gpu_resource if part is None else part.gpu_resource
@@ -120,8 +120,8 @@ def machine_at(place: Place, asked: Asked, gpus: int) -> Machine:
     return machine
 
 
-def _node_for(place: Place, gpus: int) -> Node:
-    """The smallest node with room for them. Slices count as themselves."""
+def node_for(place: Place, gpus: int) -> Node:
+    """The smallest node with room for them; a slice counts as one. Raises UsageError."""
     if gpus == 0:
         raise UsageError(
             f"--gpus 0 and {place.words}: a GPU is named, and none is asked for",
@@ -138,9 +138,13 @@ def _node_for(place: Place, gpus: int) -> Node:
     )
 
 
-def node_of(place: Place, gpus: int) -> Node:
-    """The node that was reckoned with: its instance type, and what an hour of a GPU costs."""
-    return _node_for(place, gpus)
+def price_per_hour_usd(place: Place, gpus: int) -> float | None:
+    """What so many GPUs, or slices, cost for an hour on demand; None: no price is known."""
+    price = node_for(place, gpus).price
+    if price is None:
+        return None
+    per_gpu = 1 if place.part is None else place.part.per_gpu
+    return price.price_per_hour_usd * gpus / per_gpu
 
 
 def _share(place: Place, node: Node, gpus: int) -> float | None:
