@@ -26,7 +26,7 @@ from kvswarm.kserve.clusters.place import (
 )
 from kvswarm.kserve.machine import check_machine
 from kvswarm.kserve.manifests import Manifests, manifests, spread_of
-from kvswarm.kserve.scaling import Scaling
+from kvswarm.kserve.scaling import Mode, Scaling
 from kvswarm.kserve.sources import ModelSource, model_source
 from kvswarm.kserve.wanted import Canary, LlmOptions, Wanted
 from kvswarm.profiles.load import load_profile
@@ -51,11 +51,34 @@ class ManifestRequest:
     """`gke`, `gke:h100-80gb`, `./mine.yaml`."""
     gpu: str | None = None
 
+    @property
+    def service(self) -> str:
+        """The service's name."""
+        return self.wanted.service
+
+    @property
+    def namespace(self) -> str:
+        """The service's namespace."""
+        return self.wanted.namespace
+
+    @property
+    def mode(self) -> Mode:
+        """KServe's mode of deployment."""
+        return self.wanted.mode
+
 
 def show_manifest(request: ManifestRequest) -> None:
     """Print the manifests. Raises UsageError or ProfileError."""
-    profile = load_profile(request.profile, Overrides(settings=request.settings))
-    decided = decide(request, profile)
+    show(decided_manifests(request))
+
+
+def decided_manifests(request: ManifestRequest) -> Manifests:
+    """Decide the manifests. Raises UsageError or ProfileError."""
+    return decide(request, load_profile(request.profile, Overrides(settings=request.settings)))
+
+
+def show(decided: Manifests) -> None:
+    """Print manifests to standard output, and what a person must know to standard error."""
     for note in decided.notes:
         click.echo(f"kvswarm: {note}", err=True)
     click.echo(decided.to_yaml(), nl=False)
@@ -63,11 +86,11 @@ def show_manifest(request: ManifestRequest) -> None:
 
 def show_typed(values: Mapping[str, Any]) -> None:
     """Print the manifests for the flags by their names. Raises UsageError or ProfileError."""
-    show_manifest(read_request(values))
+    show_manifest(typed_request(values))
 
 
-def read_request(values: Mapping[str, Any]) -> ManifestRequest:
-    """Read the flags by their names. Raises UsageError."""
+def typed_request(values: Mapping[str, Any]) -> ManifestRequest:
+    """Read the flags by their names; others beside them are passed over. Raises UsageError."""
     asked = Asked(
         gpu_resource=values["gpu_resource"],
         gpus=values["gpus"],
@@ -145,6 +168,16 @@ def _llm_options(values: Mapping[str, Any]) -> LlmOptions:
 
 def decide(request: ManifestRequest, profile: Profile) -> Manifests:
     """Decide the manifests of a request for a profile. Raises UsageError, ProfileError."""
+    wanted, notes = placed(request, profile)
+    decided = manifests(wanted)
+    return replace(decided, notes=(*decided.notes, *notes))
+
+
+def placed(request: ManifestRequest, profile: Profile) -> tuple[Wanted, list[str]]:
+    """What is wanted for a profile, on the machine that its cluster makes of it, and notes on that.
+
+    Raises UsageError or ProfileError.
+    """
     wanted = request.wanted
     features = server_features(profile)
     if features.get("speculative") == "auto":
@@ -159,13 +192,12 @@ def decide(request: ManifestRequest, profile: Profile) -> Manifests:
     )
     place = place_of_flags(request.cluster, request.gpu, wanted.machine.gpus)
     if place is None:
-        return manifests(wanted)
+        return wanted, []
     check_machine(wanted.machine)
     gpus, _features = spread_of(wanted)
     machine = machine_at(place, request.asked, gpus)
-    decided = manifests(replace(wanted, machine=machine))
-    notes = (*decided.notes, *_claim_notes(place, wanted), *_price_notes(place, gpus, wanted))
-    return replace(decided, notes=notes)
+    notes = [*_claim_notes(place, wanted), *_price_notes(place, gpus, wanted)]
+    return replace(wanted, machine=machine), notes
 
 
 def place_of_flags(cluster: str | None, gpu: str | None, gpus: int | None) -> Place | None:
