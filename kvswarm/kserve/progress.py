@@ -1,0 +1,163 @@
+"""How far a deployment is: from the service, its pods and the events about them.
+
+In:  `Seen`, objects as the API server has them.
+Out: `Progress`: lines for a person, whether it is ready, why it never will be.
+Not: watching (`deploying.py`), what a single pod does (`pod_steps.py`), times (`phases.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from kvswarm.kserve.kinds import Kind
+from kvswarm.kserve.pod_steps import Failure, PodStep, condition, is_true, pod_step
+
+BLOCKED: Final = {"BlockedByFailedLoad": "load", "InvalidSpec": "spec"}
+READY: Final = "Ready"
+OWNERS: Final = frozenset({"ReplicaSet", "Deployment", "StatefulSet", "LeaderWorkerSet"})
+NOT_MADE: Final = "FailedCreate"
+FOREVER: Final = ("exceeded quota", "forbidden", "is invalid")
+"""In the message of a pod that was refused: asking again gets the same answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What is known of a deployment. Objects of its name's earlier lives are not in it."""
+
+    service: Mapping[str, Any] | None = None
+    pods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    events: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a deployment is."""
+
+    lines: tuple[str, ...]
+    """What stands now, each with what it is about first."""
+    ready: bool = False
+    url: str | None = None
+    unschedulable: str | None = None
+    failure: Failure | None = None
+
+
+def pod_labels(kind: Kind, service: str) -> str:
+    """The selector of a service's pods, by the labels that KServe gives them."""
+    if kind.name == "LLMInferenceService":
+        return f"app.kubernetes.io/name={service},app.kubernetes.io/part-of=llminferenceservice"
+    return f"serving.kserve.io/inferenceservice={service}"
+
+
+def progress(seen: Seen) -> Progress:
+    """Say how far it is."""
+    pods = {
+        name: pod_step(pod, events_about(pod, seen.events))
+        for name, pod in sorted(seen.pods.items())
+    }
+    lines = [_service_line(seen.service)] if seen.service is not None else []
+    lines += [f"pod {name}: {step.words}" for name, step in pods.items()]
+    waiting = [step.unschedulable for step in pods.values() if step.unschedulable is not None]
+    return Progress(
+        lines=tuple(line for line in lines if line),
+        ready=seen.service is not None
+        and is_current(seen.service)
+        and is_true(seen.service, READY),
+        url=None if seen.service is None else service_url(seen.service),
+        unschedulable=waiting[0] if waiting else None,
+        failure=_failure(seen, pods),
+    )
+
+
+def service_url(service: Mapping[str, Any]) -> str | None:
+    """Where a service is reached; None: it does not say yet."""
+    status = service.get("status") or {}
+    addresses = [*(status.get("addresses") or []), status.get("address") or {}]
+    urls = [status.get("url"), *(each.get("url") for each in addresses)]
+    return next((str(url) for url in urls if url), None)
+
+
+def is_current(service: Mapping[str, Any]) -> bool:
+    """Whether the status is about what was last applied, as far as it says."""
+    observed = (service.get("status") or {}).get("observedGeneration")
+    generation = service["metadata"].get("generation")
+    return observed is None or generation is None or observed >= generation
+
+
+def events_about(
+    document: Mapping[str, Any], events: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """Those about one object, not about an earlier one of its name."""
+    uid = document["metadata"]["uid"]
+    return [each for each in events if (each.get("involvedObject") or {}).get("uid") == uid]
+
+
+def _service_line(service: Mapping[str, Any]) -> str:
+    """`inferenceservice: PredictorReady no (reason), IngressReady yes; model Loading`."""
+    if not is_current(service):
+        return ""
+    status = service.get("status") or {}
+    told = []
+    for each in status.get("conditions") or []:
+        if each["type"] == READY or each.get("severity") == "Info":
+            continue
+        answer = {"True": "yes", "False": "no"}.get(each["status"], "not known yet")
+        why = f" ({each['reason']})" if each.get("reason") and each["status"] != "True" else ""
+        told.append(f"{each['type']} {answer}{why}")
+    states = (status.get("modelStatus") or {}).get("states") or {}
+    model = states.get("targetModelState") or states.get("activeModelState")
+    words = ", ".join(sorted(told)) + (f"; model {model}" if model else "")
+    return f"service: {words.lstrip('; ')}" if words else ""
+
+
+def _failure(seen: Seen, pods: Mapping[str, PodStep]) -> Failure | None:
+    """The first that will not go away by itself: a pod's own reason says more than KServe's."""
+    of_pods = next((step.failure for step in pods.values() if step.failure is not None), None)
+    told = _blocked(seen.service) if seen.service is not None else None
+    if told is not None and of_pods is not None:
+        return Failure(
+            kind=of_pods.kind if told.kind == "load" else told.kind,
+            what=told.what if told.kind == "spec" else f"{of_pods.what}; KServe says: {told.what}",
+            pod=of_pods.pod,
+            container=of_pods.container,
+            restarted=of_pods.restarted,
+        )
+    return told or of_pods or _not_made(seen)
+
+
+def _blocked(service: Mapping[str, Any]) -> Failure | None:
+    """What KServe itself gives up on."""
+    model = (service.get("status") or {}).get("modelStatus") or {}
+    kind = BLOCKED.get(model.get("transitionStatus", ""))
+    if kind is None or not is_current(service):
+        return None
+    info = model.get("lastFailureInfo") or {}
+    what = str(info.get("reason") or model["transitionStatus"])
+    if info.get("exitCode") is not None:
+        what += f", exit code {info['exitCode']}"
+    if info.get("message"):
+        what += f": {info['message']}"
+    return Failure(kind=kind, what=what)
+
+
+def _not_made(seen: Seen) -> Failure | None:
+    """A pod that the API server refuses, which only an event of its owner tells."""
+    for event in seen.events:
+        about = event.get("involvedObject") or {}
+        message = str(event.get("message") or "")
+        owned = event.get("reason") == NOT_MADE and about.get("kind") in OWNERS
+        if owned and any(words in message for words in FOREVER):
+            kind = "quota" if "exceeded quota" in message else "spec"
+            return Failure(kind=kind, what=f"no pod can be made: {message}")
+    return None
+
+
+def why_not_ready(seen: Seen) -> str:
+    """The last that is known, for a deployment that was given up: one sentence per object."""
+    told = progress(seen)
+    found = condition(seen.service, READY) if seen.service is not None else None
+    lines = list(told.lines)
+    if found is not None and found.get("message"):
+        lines.insert(0, str(found["message"]))
+    return "; ".join(lines) or "KServe has said nothing about it: its controller may not run"
