@@ -180,6 +180,7 @@ class _Going:
         )
         for made in self._applied.words:
             self._say(made)
+        self._begun_s = time.monotonic()
         service = self._applied.service
         created = service["metadata"]["creationTimestamp"] if self._applied.is_new else None
         self._start = Start(
@@ -201,7 +202,7 @@ class _Going:
                 now = progress(self._seen)
                 self._tell(now)
                 if now.failure is not None:
-                    raise self._failed(now.failure)
+                    raise self._failed(self._whole(now.failure))
                 if now.ready:
                     return now
                 self._check_time(now)
@@ -272,6 +273,13 @@ class _Going:
                 change = Change(kind=kind, document=document, deleted=False, time_ns=time.time_ns())
                 self._take(change)
         self._tell(progress(self._seen))
+
+    def _whole(self, failure: Failure) -> Failure:
+        """The failure with its pod: KServe may be heard of before the pod that it speaks of is."""
+        if failure.pod is None:
+            with contextlib.suppress(ClusterError):
+                self._look_again()
+        return progress(self._seen).failure or failure
 
     def _failed(self, failure: Failure) -> FailedError:
         """Why it cannot be, with the end of the log that tells."""

@@ -112,18 +112,12 @@ def _service_line(service: Mapping[str, Any]) -> str:
 
 
 def _failure(seen: Seen, pods: Mapping[str, PodStep]) -> Failure | None:
-    """The first that will not go away by itself: a pod's own reason says more than KServe's."""
+    """The first that will not go away by itself; a pod's own words say what KServe's repeat."""
     of_pods = next((step.failure for step in pods.values() if step.failure is not None), None)
     told = _blocked(seen.service) if seen.service is not None else None
-    if told is not None and of_pods is not None:
-        return Failure(
-            kind=of_pods.kind if told.kind == "load" else told.kind,
-            what=told.what if told.kind == "spec" else f"{of_pods.what}; KServe says: {told.what}",
-            pod=of_pods.pod,
-            container=of_pods.container,
-            restarted=of_pods.restarted,
-        )
-    return told or of_pods or _not_made(seen)
+    if told is not None and told.kind == "spec":
+        return told
+    return of_pods or told or _not_made(seen)
 
 
 def _blocked(service: Mapping[str, Any]) -> Failure | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import subprocess
@@ -12,6 +13,10 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from kvswarm.kserve.cluster import Cluster
+from kvswarm.kserve.kinds import KINDS
 
 KVSWARM = [sys.executable, "-m", "kvswarm"]
 CHECKOUT = Path(__file__).parents[2]
@@ -45,7 +50,8 @@ class Going:
                 lambda: self._over or any(words in line for line in self.lines), PATIENCE_S
             )
             lines = [line for line in self.lines if words in line]
-            assert found and lines, self.err
+            assert found, self.err
+            assert lines, self.err
             return lines[0]
 
     @property
@@ -99,3 +105,26 @@ def typed(words: str, kubeconfig: Path, folder: Path) -> tuple[int, str, str]:
     with typing(words, kubeconfig, folder) as going:
         code, out = going.end()
     return code, out, going.err
+
+
+def flags(namespace: str, more: str = "") -> str:
+    """What every deployment needs."""
+    return f"--model hf://Qwen/Qwen3-8B --namespace {namespace} --service qwen {more}"
+
+
+def left(cluster: Cluster, namespace: str) -> list[str]:
+    """What is in a namespace of what a deployment makes."""
+    names = ("InferenceService", "ServingRuntime", "ConfigMap", "Pod", "Deployment")
+    found = [each for name in names for each in cluster.list_all(KINDS[name], namespace)[0]]
+    return [
+        f"{each['kind']}/{each['metadata']['name']}"
+        for each in found
+        if each["metadata"]["name"] != "kube-root-ca.crt"
+    ]
+
+
+def recorded(folder: Path) -> dict[str, Any]:
+    """The one deployment.json below a folder."""
+    (path,) = folder.glob("deployments/*/deployment.json")
+    plain: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return plain

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from deploy_typed import typed, typing
+from deploy_typed import flags, left, recorded, typed
 from kube_api_server import ApiServer
-from stand_in_kserve import POD, SERVICE, Behaviour, StandIn, cluster_of
+from stand_in_kserve import SERVICE, StandIn, cluster_of
 
 from kvswarm.kserve.cluster import Cluster
-from kvswarm.kserve.kinds import KINDS
 
 pytestmark = pytest.mark.kube
 
@@ -36,28 +33,6 @@ def cluster(admin: Path) -> Cluster:
 def kserve(cluster: Cluster, namespace: str) -> Iterator[StandIn]:
     with StandIn(cluster, namespace) as playing:
         yield playing
-
-
-def flags(namespace: str, more: str = "") -> str:
-    return f"--model hf://Qwen/Qwen3-8B --namespace {namespace} --service qwen {more}"
-
-
-def left(cluster: Cluster, namespace: str) -> list[str]:
-    """What is in a namespace of what a deployment makes."""
-    names = ("InferenceService", "ServingRuntime", "ConfigMap", "Pod", "Deployment")
-    found = [each for name in names for each in cluster.list_all(KINDS[name], namespace)[0]]
-    return [
-        f"{each['kind']}/{each['metadata']['name']}"
-        for each in found
-        if each["metadata"]["name"] != "kube-root-ca.crt"
-    ]
-
-
-def recorded(folder: Path) -> dict[str, Any]:
-    """The one deployment.json below a folder."""
-    (path,) = folder.glob("deployments/*/deployment.json")
-    plain: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    return plain
 
 
 @pytest.mark.usefixtures("kserve")
