@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import sys
@@ -210,13 +209,3 @@ def test_what_is_deployed_for_a_while_is_removed_however_that_ends(
     with deployed(cluster, decided, DeployOptions(keep=True), said.append):
         pass
     assert "InferenceService/qwen" in left(cluster, namespace)
-
-
-def test_the_tests_own_process_has_no_simulator_left() -> None:
-    """Stand-ins end what they start."""
-    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
-    if not children.exists():
-        pytest.skip("no /proc to look at")
-    for pid in children.read_text().split():
-        command = Path(f"/proc/{pid}/cmdline").read_text()
-        assert "kvswarm.simulator" not in command
