@@ -26,7 +26,7 @@ from kvswarm.kserve.deployment_file import (
 from kvswarm.kserve.kinds import KINDS, full_name
 from kvswarm.kserve.manifests import Manifests
 from kvswarm.kserve.phases import NS, Start, pod_times, reached, seconds
-from kvswarm.kserve.pod_steps import Failure
+from kvswarm.kserve.pod_steps import Failure, is_true
 from kvswarm.kserve.progress import Progress, Seen, pod_labels, progress, why_not_ready
 from kvswarm.kserve.refusals import ClusterError, UnreachableError
 from kvswarm.kserve.teardown import TeardownOptions, remove
@@ -36,11 +36,15 @@ TIMEOUT_S: Final = 1800.0
 SCHEDULE_TIMEOUT_S: Final = 300.0
 """A cluster's autoscaler may need minutes to add a node."""
 LOOK_EVERY_S: Final = 1.0
+SETTLED_S: Final = 15.0
+"""A change of a service that is there shows by then in its status, where it does at all."""
 LOG_LINES: Final = 20
 POD: Final = KINDS["Pod"]
 EVENT: Final = KINDS["Event"]
 Say = Callable[[str], None]
 
+LOGGED: Final = frozenset({"load", "storage", "crash"})
+"""Failures of a container that ran: its log tells more."""
 FIXES: Final = {
     "load": "Mend what its log names: a smaller model, more memory (--memory, --gpus), other "
     "features of the profile (--set vllm_features.KEY=VALUE).",
@@ -182,6 +186,9 @@ class _Going:
             self._say(made)
         self._begun_s = time.monotonic()
         service = self._applied.service
+        if not (self._applied.is_new or self._applied.is_same):
+            old = (service.get("status") or {}).get("modelStatus")
+            self._seen = replace(self._seen, old_model_status=old)
         created = service["metadata"]["creationTimestamp"] if self._applied.is_new else None
         self._start = Start(
             seen_ns=time.time_ns(), cluster_s=None if created is None else seconds(created)
@@ -199,13 +206,23 @@ class _Going:
                 change = watching.next(LOOK_EVERY_S)
                 if change is not None:
                     self._take(change)
+                if time.monotonic() - self._begun_s > SETTLED_S:
+                    self._seen = replace(self._seen, old_model_status=None)
                 now = progress(self._seen)
                 self._tell(now)
                 if now.failure is not None:
                     raise self._failed(self._whole(now.failure))
-                if now.ready:
+                if now.ready and self._is_settled():
                     return now
                 self._check_time(now)
+
+    def _is_settled(self) -> bool:
+        """Whether Ready is about what was applied: a changed service is first as it was before."""
+        if self._applied.is_new or self._applied.is_same:
+            return True
+        if self._pods:
+            return all(is_true(pod, "Ready") for pod in self._pods.values())
+        return time.monotonic() - self._begun_s > SETTLED_S
 
     def _take(self, change: Change) -> None:
         """Bring what is known up to date."""
@@ -288,10 +305,10 @@ class _Going:
         return FailedError(f"{self._service.words}: {failure.what}{shown}", fix=FIXES[failure.kind])
 
     def _log_of(self, failure: Failure) -> list[str]:
-        if failure.pod is None or failure.container is None or not failure.restarted:
+        if failure.kind not in LOGGED or failure.pod is None or failure.container is None:
             return []
         namespace = self._service.namespace
-        for previous in (True, False):
+        for previous in (True, False) if failure.restarted else (False,):
             try:
                 lines = self._cluster.logs(
                     namespace,

@@ -29,6 +29,9 @@ class Seen:
     service: Mapping[str, Any] | None = None
     pods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     events: Sequence[Mapping[str, Any]] = ()
+    old_model_status: Mapping[str, Any] | None = None
+    """Of a service that was there before it was changed: until KServe says another, it is that
+    one's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,10 +82,15 @@ def service_url(service: Mapping[str, Any]) -> str | None:
 
 
 def is_current(service: Mapping[str, Any]) -> bool:
-    """Whether the status is about what was last applied, as far as it says."""
+    """Whether the status is about what was last applied, as far as it says.
+
+    An InferenceService never says: its observedGeneration is that of the Deployment, or of
+    Knative's Service, which it was made into. Source: PropagateRawStatus of kserve/kserve.
+    """
     observed = (service.get("status") or {}).get("observedGeneration")
-    generation = service["metadata"].get("generation")
-    return observed is None or generation is None or observed >= generation
+    if service.get("kind") != "LLMInferenceService" or observed is None:
+        return True
+    return bool(observed >= service["metadata"].get("generation", 0))
 
 
 def events_about(
@@ -114,25 +122,40 @@ def _service_line(service: Mapping[str, Any]) -> str:
 def _failure(seen: Seen, pods: Mapping[str, PodStep]) -> Failure | None:
     """The first that will not go away by itself; a pod's own words say what KServe's repeat."""
     of_pods = next((step.failure for step in pods.values() if step.failure is not None), None)
-    told = _blocked(seen.service) if seen.service is not None else None
+    told = _blocked(seen)
     if told is not None and told.kind == "spec":
         return told
     return of_pods or told or _not_made(seen)
 
 
-def _blocked(service: Mapping[str, Any]) -> Failure | None:
-    """What KServe itself gives up on."""
-    model = (service.get("status") or {}).get("modelStatus") or {}
+def _blocked(seen: Seen) -> Failure | None:
+    """What KServe itself gives up on: a load from the first time that the server ends."""
+    model = ((seen.service or {}).get("status") or {}).get("modelStatus") or {}
     kind = BLOCKED.get(model.get("transitionStatus", ""))
-    if kind is None or not is_current(service):
+    if seen.service is None or kind is None or model == seen.old_model_status:
         return None
     info = model.get("lastFailureInfo") or {}
     what = str(info.get("reason") or model["transitionStatus"])
     if info.get("exitCode") is not None:
         what += f", exit code {info['exitCode']}"
-    if info.get("message"):
-        what += f": {info['message']}"
-    return Failure(kind=kind, what=what)
+    message = info.get("message") or (condition(seen.service, READY) or {}).get("message")
+    if message:
+        what += f": {message}"
+    pod, container, restarted = _culprit(seen) or (None, None, False)
+    return Failure(kind=kind, what=what, pod=pod, container=container, restarted=restarted)
+
+
+def _culprit(seen: Seen) -> tuple[str, str, bool] | None:
+    """Pod and container that ended badly, and whether it was started again since."""
+    for name, pod in sorted(seen.pods.items()):
+        status = pod.get("status") or {}
+        for place in ("initContainerStatuses", "containerStatuses"):
+            for container in status.get(place) or []:
+                for state in ("state", "lastState"):
+                    ended = (container.get(state) or {}).get("terminated") or {}
+                    if ended.get("exitCode"):
+                        return name, str(container["name"]), state == "lastState"
+    return None
 
 
 def _not_made(seen: Seen) -> Failure | None:

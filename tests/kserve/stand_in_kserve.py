@@ -296,10 +296,26 @@ class _Service:
                 )
             )
 
+    @property
+    def _newest(self) -> list[StandInPod]:
+        """Pods of the service as it is now: a change of its spec replaces them."""
+        return [pod for pod in self.pods if pod.generation == self._generation]
+
+    @property
+    def _generation(self) -> int:
+        return int(self._document["metadata"]["generation"])
+
+    def _surplus(self) -> list[StandInPod]:
+        """Pods that somebody deleted, that are too many, or that newer ones have replaced."""
+        newest = self._newest
+        lost = [pod for pod in self.pods if pod.name in self._lost]
+        replaced = sum(pod.ready for pod in newest) >= self._wanted
+        old = [pod for pod in self.pods if pod not in newest] if replaced else []
+        return [*lost, *newest[self._wanted :], *old]
+
     def _off_balance(self) -> bool:
-        return (self._behaviour.spec == "ok" and len(self.pods) != self._wanted) or bool(
-            self._lost & {pod.name for pod in self.pods}
-        )
+        lacks = self._behaviour.spec == "ok" and len(self._newest) < self._wanted
+        return lacks or bool(self._surplus())
 
     def _balance(self) -> bool:
         """Make or take away one pod; whether there was one."""
@@ -316,12 +332,11 @@ class _Service:
                 f"Error creating: {quota[0].refused}",
                 "Warning",
             )
-        lost = [pod for pod in self.pods if pod.name in self._lost]
-        surplus = self.pods[self._wanted :]
-        if self._behaviour.spec == "ok" and len(self.pods) < self._wanted:
+        surplus = self._surplus()
+        if self._behaviour.spec == "ok" and len(self._newest) < self._wanted:
             self._add()
-        elif lost or surplus:
-            pod = [*lost, *surplus][0]
+        elif surplus:
+            pod = surplus[0]
             with self._world.moved:
                 self.pods.remove(pod)
                 self._lost.discard(pod.name)
@@ -342,7 +357,9 @@ class _Service:
         if "--model" not in behaviour.simulator:
             words += ["--model", self._model_name()]
         words += behaviour.simulator
+        generation = self._generation
         pod = StandInPod(self._world, self._pod(port), lambda: self._behaviour, tuple(words))
+        pod.generation = generation
         with self._world.moved:
             self.pods.append(pod)
         pod.start()
@@ -461,14 +478,15 @@ class _Service:
 
     def _status(self) -> dict[str, Any]:
         ready = self._behaviour.spec == "ok" and (
-            self._wanted == 0 or any(pod.ready for pod in self.pods)
+            self._wanted == 0 or any(pod.ready for pod in self._newest)
         )
         routed = ready and self._behaviour.ingress == "ok"
         host = self._behaviour.host
         path = self._base_path() if self._llm else ""
         url = f"http://{host}{path}" if host else f"{self.address}{path}"
         status: dict[str, Any] = {
-            "observedGeneration": self._document["metadata"]["generation"],
+            # KServe tells the Deployment's, but for an LLMInferenceService.
+            "observedGeneration": self._generation if self._llm else 1,
             "conditions": self._conditions(ready=ready, routed=routed),
         }
         if routed:

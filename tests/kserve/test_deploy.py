@@ -14,15 +14,17 @@ import jsonschema
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from deploy_typed import flags, left, recorded, typed
+from deploy_typed import flags, left, recorded, typed, typing
 from kserve_manifests import ask
 from kube_api_server import APPLY, ApiServer
 from stand_in_kserve import SERVICE, Behaviour, StandIn, cluster_of
 
+from kvswarm.kserve import deploying
 from kvswarm.kserve.cluster import Cluster
-from kvswarm.kserve.deploying import DeployOptions, deployed
+from kvswarm.kserve.deploying import DeployOptions, FailedError, deploy, deployed
 from kvswarm.kserve.deployment_file import SCHEMA_PATH
 from kvswarm.kserve.kinds import kind_of
+from kvswarm.kserve.machine import Machine
 from kvswarm.kserve.manifests import LABELS, Manifests
 from kvswarm.kserve.phases import PHASES
 
@@ -158,18 +160,48 @@ def test_deployed_again_it_is_as_it_was_or_changed(
     code, _, err = typed(f"deploy {flags(namespace)} --memory 64Gi", admin, tmp_path)
     assert code == 0, err
     assert f"changed inferenceservice/qwen in namespace {namespace}" in err
+    path = max(tmp_path.glob("deployments/*/deployment.json"))
+    (pod,) = json.loads(path.read_text())["pods"]
+    assert pod["name"] != pods[0]  # what it waited for is the new one
+    assert pod["phases"]["ready_s"] is not None
+
+
+def test_a_kept_failure_is_not_that_of_the_next_try(
+    admin: Path, namespace: str, kserve: StandIn, tmp_path: Path
+) -> None:
+    """KServe's word about the load is then still that about the one before."""
+    kserve.behave("qwen", Behaviour(load="fails"))
+    assert typed(f"deploy {flags(namespace)} --keep", admin, tmp_path)[0] == 4
+    with typing(f"deploy {flags(namespace)} --memory 64Gi", admin, tmp_path) as going:
+        going.wait_for("changed inferenceservice/qwen")
+        kserve.behave("qwen", Behaviour())
+        code, _ = going.end()
+    assert code == 0, going.err
 
 
 def test_a_changed_service_that_fails_stays_and_is_named(
-    cluster: Cluster, admin: Path, namespace: str, kserve: StandIn, tmp_path: Path
+    cluster: Cluster, namespace: str, kserve: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was there before; removing it is for a person to decide."""
-    assert typed(f"deploy {flags(namespace)}", admin, tmp_path)[0] == 0
+    """It was there before: removing it is for a person to decide."""
+    decided = ask(namespace=namespace)
+    deploy(cluster, decided, DeployOptions(), lambda _: None)
     kserve.behave("qwen", Behaviour(spec="invalid"))
-    code, _, err = typed(f"deploy {flags(namespace)} --memory 64Gi", admin, tmp_path)
-    assert code == 4
-    assert f"Left behind: inferenceservice/qwen in namespace {namespace}" in err
+    changed = ask(namespace=namespace, machine=Machine(memory="64Gi"))
+    monkeypatch.setattr(deploying, "SETTLED_S", 0.5)
+    with pytest.raises(FailedError, match=r"NoSupportingRuntime[\s\S]*Left behind: inferenceserv"):
+        deploy(cluster, changed, DeployOptions(), lambda _: None)
     assert cluster.get(SERVICE, namespace, "qwen") is not None
+
+
+def test_a_change_that_needs_no_new_pod_is_ready_as_it_was(
+    cluster: Cluster, namespace: str, kserve: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing then shows that it was taken, but that nothing more comes."""
+    kserve.behave("qwen", Behaviour(replicas=0))
+    deploy(cluster, ask(namespace=namespace), DeployOptions(), lambda _: None)
+    changed = ask(namespace=namespace, machine=Machine(memory="64Gi"))
+    monkeypatch.setattr(deploying, "SETTLED_S", 0.5)
+    assert deploy(cluster, changed, DeployOptions(), lambda _: None).pods == ()
 
 
 def make(api: ApiServer, document: dict[str, Any], manager: str = "helm") -> None:
