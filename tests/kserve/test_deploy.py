@@ -339,3 +339,17 @@ def test_a_teardown_leaves_other_services_alone(
     assert typed(f"teardown --namespace {namespace} --service qwen", admin, tmp_path)[0] == 0
     assert set(left(cluster, namespace)) == before - {"ServingRuntime/qwen-tgi"}
     assert "ServingRuntime/qwen-tgi-tgi" in before
+
+
+def test_every_member_of_deployment_json_has_a_line_in_the_docs() -> None:
+    """By its path, and no line of one that is gone."""
+    page = (Path(__file__).parents[2] / "docs/kserve.md").read_text("utf-8")
+    table = page.partition("### deployment.json")[2].partition("## Teardown")[0]
+    rows = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    schema = json.loads(SCHEMA_PATH.read_text("utf-8"))["properties"]
+    paths = set(schema) - {"cluster", "phases", "pods"}
+    paths |= {
+        f"{name}.{each}" for name in ("cluster", "phases") for each in schema[name]["properties"]
+    }
+    paths |= {f"pods[].{each}" for each in schema["pods"]["items"]["properties"]}
+    assert set(re.findall(r"`([^`]+)`", " ".join(rows))) == paths

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -150,6 +151,13 @@ def test_a_user_with_this_role_alone_deploys_and_tears_down(  # noqa: PLR0913, P
 def llm(namespace: str) -> Manifests:
     metadata = {"name": "qwen", "namespace": namespace, "labels": LABELS}
     return Manifests(documents=({**LLM, "metadata": metadata},), notes=())
+
+
+def test_the_page_shows_the_role_as_it_is() -> None:
+    """What is pasted from the page must be what was tested."""
+    root = Path(__file__).parents[2]
+    shown = textwrap.indent((root / "deploy/kserve/role.yaml").read_text("utf-8"), "    ")
+    assert shown in (root / "docs/kserve.md").read_text("utf-8")
 
 
 NEEDED_FOR_LOGS = Right("", "pods/log", "get")
