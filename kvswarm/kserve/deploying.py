@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,14 +23,16 @@ from kvswarm.kserve.deployment_file import (
     version_of,
     write_deployment,
 )
-from kvswarm.kserve.kinds import KINDS, full_name
+from kvswarm.kserve.failing import FailedError, failed
+from kvswarm.kserve.kinds import full_name
 from kvswarm.kserve.manifests import Manifests
-from kvswarm.kserve.phases import NS, Start, pod_times, reached, seconds
-from kvswarm.kserve.pod_steps import Failure, is_true
-from kvswarm.kserve.progress import Progress, Seen, pod_labels, progress, why_not_ready
+from kvswarm.kserve.phases import NS, Start, seconds
+from kvswarm.kserve.pod_steps import Failure
+from kvswarm.kserve.progress import Progress, progress, why_not_ready
 from kvswarm.kserve.refusals import ClusterError, UnreachableError
+from kvswarm.kserve.sightings import Sightings
 from kvswarm.kserve.teardown import TeardownOptions, remove
-from kvswarm.kserve.watching import PATIENCE_S, Change, Watched, Watching
+from kvswarm.kserve.watching import PATIENCE_S, Watching
 
 TIMEOUT_S: Final = 1800.0
 SCHEDULE_TIMEOUT_S: Final = 300.0
@@ -38,28 +40,7 @@ SCHEDULE_TIMEOUT_S: Final = 300.0
 LOOK_EVERY_S: Final = 1.0
 SETTLED_S: Final = 15.0
 """A change of a service that is there shows by then in its status, where it does at all."""
-LOG_LINES: Final = 20
-POD: Final = KINDS["Pod"]
-EVENT: Final = KINDS["Event"]
 Say = Callable[[str], None]
-
-LOGGED: Final = frozenset({"load", "storage", "crash"})
-"""Failures of a container that ran: its log tells more."""
-FIXES: Final = {
-    "load": "Mend what its log names: a smaller model, more memory (--memory, --gpus), other "
-    "features of the profile (--set vllm_features.KEY=VALUE).",
-    "spec": "Mend what it names; `kvswarm manifest` shows what was applied.",
-    "storage": "Check --model, and that --secret or --service-account may read it.",
-    "crash": "Mend what its log names; `kvswarm manifest` shows the server's arguments.",
-    "image": "Check the image's name (--image), and that the nodes may pull it.",
-    "container": "Check the secrets, claims and config maps that the manifests name.",
-    "quota": "Ask for less (--cpu, --memory, --gpus, --min-replicas), or have the quota raised.",
-    "deleted": "Deploy again, once nobody deletes it.",
-}
-
-
-class FailedError(ClusterError):
-    """The cluster took the manifests, and the service cannot become ready, or not in time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,15 +122,11 @@ class _Going:
         self._cluster, self._manifests = cluster, manifests
         self._options, self._say = options, say
         self._service = service_of(manifests.documents)
-        self._labels = pod_labels(self._service.kind, self._service.name)
         self._applied = Applied()
         self._start = Start(seen_ns=time.time_ns(), cluster_s=None)
         self._begun_s = time.monotonic()
         self._unschedulable_since_s: float | None = None
-        self._seen = Seen()
-        self._events: dict[str, dict[str, Any]] = {}
-        self._pods: dict[str, dict[str, Any]] = {}
-        self._seen_ns: dict[str, dict[str, int]] = {}
+        self._sightings = Sightings(self._service)
         self._told: dict[str, str] = {}
         self._version: str | None = None
 
@@ -175,10 +152,7 @@ class _Going:
     # -- forward -----------------------------------------------------------------------------
 
     def _apply(self) -> None:
-        old_events, _ = self._cluster.list_all(EVENT, self._service.namespace)
-        self._old_events = {_version(each) for each in old_events}
-        old_pods, _ = self._cluster.list_all(POD, self._service.namespace, labels=self._labels)
-        self._old_pods = {str(each["metadata"]["uid"]) for each in old_pods}
+        self._sightings.begin(self._cluster)
         apply_all(
             self._cluster, self._manifests.documents, self._applied, force=self._options.force
         )
@@ -186,70 +160,37 @@ class _Going:
             self._say(made)
         self._begun_s = time.monotonic()
         service = self._applied.service
-        if not (self._applied.is_new or self._applied.is_same):
-            old = (service.get("status") or {}).get("modelStatus")
-            self._seen = replace(self._seen, old_model_status=old)
+        if self._is_changed:
+            self._sightings.change_of(service)
+        elif self._applied.is_same:
+            self._sightings.same()
         created = service["metadata"]["creationTimestamp"] if self._applied.is_new else None
         self._start = Start(
             seen_ns=time.time_ns(), cluster_s=None if created is None else seconds(created)
         )
 
+    @property
+    def _is_changed(self) -> bool:
+        """The service was there, and is not as it was."""
+        return not (self._applied.is_new or self._applied.is_same)
+
     def _wait(self) -> Progress:
-        namespace = self._service.namespace
-        watched = [
-            Watched(kind=self._service.kind, namespace=namespace, name=self._service.name),
-            Watched(kind=POD, namespace=namespace, labels=self._labels),
-            Watched(kind=EVENT, namespace=namespace),
-        ]
+        watched = self._sightings.watched
         with Watching(self._cluster, watched, self._options.patience_s) as watching:
             while True:
                 change = watching.next(LOOK_EVERY_S)
                 if change is not None:
-                    self._take(change)
-                if time.monotonic() - self._begun_s > SETTLED_S:
-                    self._seen = replace(self._seen, old_model_status=None)
-                now = progress(self._seen)
+                    self._sightings.take(change)
+                settled = time.monotonic() - self._begun_s > SETTLED_S
+                if settled:
+                    self._sightings.settle()
+                now = progress(self._sightings.seen)
                 self._tell(now)
                 if now.failure is not None:
-                    raise self._failed(self._whole(now.failure))
-                if now.ready and self._is_settled():
+                    raise failed(self._cluster, self._service, self._whole(now.failure))
+                if now.ready and (not self._is_changed or self._sightings.is_replaced(settled)):
                     return now
                 self._check_time(now)
-
-    def _is_settled(self) -> bool:
-        """Whether Ready is about what was applied: a changed service is first as it was before."""
-        if self._applied.is_new or self._applied.is_same:
-            return True
-        if self._pods:
-            return all(is_true(pod, "Ready") for pod in self._pods.values())
-        return time.monotonic() - self._begun_s > SETTLED_S
-
-    def _take(self, change: Change) -> None:
-        """Bring what is known up to date."""
-        if change.kind is EVENT:
-            about = str((change.document.get("involvedObject") or {}).get("name", ""))
-            ours = about.startswith(self._service.name)
-            if ours and _version(change.document) not in self._old_events:
-                self._events[change.name] = change.document
-        elif change.kind is POD:
-            self._take_pod(change)
-        elif change.deleted:
-            what = f"somebody deleted {self._service.words}"
-            raise self._failed(Failure(kind="deleted", what=what))
-        else:
-            self._seen = replace(self._seen, service=change.document)
-        self._seen = replace(self._seen, pods=dict(self._pods), events=tuple(self._events.values()))
-
-    def _take_pod(self, change: Change) -> None:
-        if str(change.document["metadata"]["uid"]) in self._old_pods and not self._applied.is_same:
-            return  # it serves what was there before
-        if change.deleted:
-            self._pods.pop(change.name, None)
-            return
-        self._pods[change.name] = change.document
-        moments = self._seen_ns.setdefault(change.name, {})
-        for phase in reached(change.document, list(self._events.values())):
-            moments.setdefault(phase, change.time_ns)
 
     def _tell(self, now: Progress) -> None:
         """Say each line that is not as it was."""
@@ -275,7 +216,7 @@ class _Going:
         if moment_s - self._begun_s > self._options.timeout_s:
             raise FailedError(
                 f"{self._service.words}: not ready within {self._options.timeout_s:g} s "
-                f"(--timeout): {why_not_ready(self._seen)}",
+                f"(--timeout): {why_not_ready(self._sightings.seen)}",
                 fix="Wait longer with --timeout, or see what holds it with --keep and: "
                 f"kubectl describe -n {self._service.namespace} "
                 f"{full_name(self._service.kind, None, self._service.name)}",
@@ -283,45 +224,15 @@ class _Going:
 
     def _look_again(self) -> None:
         """A service may be told ready before its pods are."""
-        namespace = self._service.namespace
-        pods, _ = self._cluster.list_all(POD, namespace, labels=self._labels)
-        for kind, documents in ((EVENT, self._cluster.list_all(EVENT, namespace)[0]), (POD, pods)):
-            for document in documents:
-                change = Change(kind=kind, document=document, deleted=False, time_ns=time.time_ns())
-                self._take(change)
-        self._tell(progress(self._seen))
+        self._sightings.look(self._cluster)
+        self._tell(progress(self._sightings.seen))
 
     def _whole(self, failure: Failure) -> Failure:
         """The failure with its pod: KServe may be heard of before the pod that it speaks of is."""
         if failure.pod is None:
             with contextlib.suppress(ClusterError):
                 self._look_again()
-        return progress(self._seen).failure or failure
-
-    def _failed(self, failure: Failure) -> FailedError:
-        """Why it cannot be, with the end of the log that tells."""
-        lines = self._log_of(failure)
-        shown = f"; the end of its log:{''.join(lines)}" if lines else ""
-        return FailedError(f"{self._service.words}: {failure.what}{shown}", fix=FIXES[failure.kind])
-
-    def _log_of(self, failure: Failure) -> list[str]:
-        if failure.kind not in LOGGED or failure.pod is None or failure.container is None:
-            return []
-        namespace = self._service.namespace
-        for previous in (True, False) if failure.restarted else (False,):
-            try:
-                lines = self._cluster.logs(
-                    namespace,
-                    failure.pod,
-                    failure.container,
-                    tail_lines=LOG_LINES,
-                    previous=previous,
-                )
-            except ClusterError as error:
-                told = f"\n    (not to be read: {error.message})"
-            else:
-                return [f"\n    {line}" for line in lines]
-        return [told]
+        return progress(self._sightings.seen).failure or failure
 
     # -- back --------------------------------------------------------------------------------
 
@@ -370,13 +281,9 @@ class _Going:
         ready_s: float | None = None,
         error: BaseException | None = None,
     ) -> Deployment:
-        events = list(self._events.values())
         pods = tuple(
-            ServedPod.of(
-                document,
-                pod_times(document, events, self._seen_ns.get(name, {}), self._start),
-            )
-            for name, document in sorted(self._pods.items())
+            ServedPod.of(document, times)
+            for document, times in self._sightings.timed_pods(self._start)
         )
         recorded = Recorded(
             service=self._service,
@@ -403,8 +310,3 @@ class _Going:
             pods=pods,
             file=file,
         )
-
-
-def _version(document: Mapping[str, Any]) -> tuple[str, str]:
-    metadata = document["metadata"]
-    return str(metadata["uid"]), str(metadata["resourceVersion"])

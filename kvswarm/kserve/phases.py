@@ -21,6 +21,8 @@ from kvswarm.kserve.progress import events_about
 
 PHASES: Final = ("scheduled", "initialized", "pulled", "started", "ready")
 NS: Final = 1e9
+SERVERS: Final = frozenset({"kserve-container", "main"})
+"""The container that serves, in an InferenceService and in an LLMInferenceService."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,10 +114,11 @@ def _since(pod: Mapping[str, Any], kind: str) -> str | None:
 
 
 def _server(pod: Mapping[str, Any], state: str) -> Mapping[str, Any] | None:
-    """The state of the container that serves: KServe's first."""
+    """The state of the container that serves, whatever runs beside it."""
     for container in (pod.get("status") or {}).get("containerStatuses") or []:
-        found: Mapping[str, Any] | None = (container.get("state") or {}).get(state)
-        return found
+        if container["name"] in SERVERS:
+            found: Mapping[str, Any] | None = (container.get("state") or {}).get(state)
+            return found
     return None
 
 

@@ -66,7 +66,7 @@ def pod_step(pod: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> Pod
         return _ended(pod["metadata"]["name"], status)
     if not is_true(pod, "PodScheduled"):
         return _unscheduled(pod, events)
-    return PodStep(words=_working(status, _newest(events)))
+    return PodStep(words=_working(pod, _newest(events)))
 
 
 def condition(document: Mapping[str, Any], kind: str) -> dict[str, Any] | None:
@@ -146,14 +146,23 @@ def _unscheduled(pod: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) ->
     return PodStep(words=f"waits for a node: {message}", unschedulable=message)
 
 
-def _working(status: Mapping[str, Any], newest: Mapping[str, Any] | None) -> str:
+def _working(pod: Mapping[str, Any], newest: Mapping[str, Any] | None) -> str:
     """What a pod with a node does: from its containers' states, and the newest event about it."""
     if newest is not None and newest.get("reason") in MOUNTS:
         return f"{newest['reason']}: {newest.get('message', '')}{TRIES}"
+    status = pod.get("status") or {}
+    beside = {  # these go on for as long as the pod does
+        each["name"]
+        for each in pod["spec"].get("initContainers") or []
+        if each.get("restartPolicy") == "Always"
+    }
     for container in status.get("initContainerStatuses") or []:
         state = container.get("state") or {}
+        if "running" in state and container["name"] in beside:
+            continue
         if "running" in state:
-            return f"loads the model's files ({container['name']})"
+            what = "loads the model's files" if container["name"] == STORAGE else "prepares"
+            return f"{what} ({container['name']})"
         if not state.get("terminated"):
             return _waiting(newest, f"starts {container['name']}")
         if state["terminated"].get("exitCode"):

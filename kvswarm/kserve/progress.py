@@ -29,6 +29,8 @@ class Seen:
     service: Mapping[str, Any] | None = None
     pods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     events: Sequence[Mapping[str, Any]] = ()
+    is_deleted: bool = False
+    """Somebody deleted the service."""
     old_model_status: Mapping[str, Any] | None = None
     """Of a service that was there before it was changed: until KServe says another, it is that
     one's."""
@@ -121,6 +123,8 @@ def _service_line(service: Mapping[str, Any]) -> str:
 
 def _failure(seen: Seen, pods: Mapping[str, PodStep]) -> Failure | None:
     """The first that will not go away by itself; a pod's own words say what KServe's repeat."""
+    if seen.is_deleted:
+        return Failure(kind="deleted", what="somebody deleted it")
     of_pods = next((step.failure for step in pods.values() if step.failure is not None), None)
     told = _blocked(seen)
     if told is not None and told.kind == "spec":

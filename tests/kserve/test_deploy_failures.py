@@ -188,7 +188,7 @@ def test_a_service_that_somebody_deletes_meanwhile_is_told(
         cluster.delete(KINDS["InferenceService"], namespace, "qwen")
         code, _ = going.end()
     assert code == 4
-    assert "somebody deleted inferenceservice/qwen" in going.err
+    assert f"inferenceservice/qwen in namespace {namespace}: somebody deleted it" in going.err
 
 
 def test_the_failures_of_an_earlier_life_are_not_those_of_this_one(

@@ -39,7 +39,10 @@ def truth(planted: dict[str, int | None]) -> tuple[dict[str, Any], list[dict[str
         "spec": {},
         "status": {
             "conditions": conditions,
-            "containerStatuses": [{"name": "kserve-container", "state": state}],
+            "containerStatuses": [
+                {"name": "istio-proxy", "state": {"running": {"startedAt": written(9999)}}},
+                {"name": "kserve-container", "state": state},
+            ],
         },
     }
     events = [

@@ -152,6 +152,16 @@ def test_a_pod_that_cannot_become_ready_says_why(
     assert failure.restarted == ("again and again" in failure.what)
 
 
+def test_a_container_that_runs_beside_the_server_is_not_waited_for() -> None:
+    """A mesh's proxy is an init container that never ends."""
+    document = pod(
+        initContainerStatuses=[container(RUNNING, "istio-proxy"), container(RUNNING, "fetch")]
+    )
+    assert pod_step(document, []).words == "prepares (istio-proxy)"
+    document["spec"]["initContainers"] = [{"name": "istio-proxy", "restartPolicy": "Always"}]
+    assert pod_step(document, []).words == "prepares (fetch)"
+
+
 def test_no_node_is_no_failure_yet() -> None:
     """An autoscaler may add one: who waits decides for how long."""
     document = pod(scheduled=False)
