@@ -21,11 +21,18 @@ def test_the_page_has_a_section_for_every_command() -> None:
     assert set(SECTIONS) == set(commands.commands)
 
 
+def rows_of(name: str) -> dict[str, str]:
+    """The lines of a command's own table, by flag."""
+    return dict(re.findall(r"^\| `(--[\w-]+)` \|(.*)\|$", SECTIONS[name], re.MULTILINE))
+
+
 @pytest.mark.parametrize("name", commands.commands)
 def test_the_section_has_a_line_for_every_flag_with_its_default(name: str) -> None:
     """And an example to paste."""
     assert f"    kvswarm {name}" in SECTIONS[name]
-    rows = dict(re.findall(r"^\| `(--[\w-]+)` \|(.*)\|$", SECTIONS[name], re.MULTILINE))
+    rows = rows_of(name)
+    if "The flags of [`kvswarm manifest`](#kvswarm-manifest), and:" in SECTIONS[name]:
+        rows |= rows_of("manifest")
     options = [p for p in commands.commands[name].params if isinstance(p, click.Option)]
     assert set(rows) == {option.opts[0] for option in options}
     for option in options:
