@@ -17,7 +17,6 @@ import http
 import json
 import secrets
 import threading
-import time
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
@@ -28,8 +27,6 @@ from kvswarm.kserve.kinds import KINDS
 from kvswarm.kserve.pods import pods_of
 from kvswarm.kserve.refusals import FORBIDDEN, Asked, ClusterError, refusal
 
-FRESH_S: Final = 0.8
-"""How old the list may be: the API server is asked no more often."""
 PAGE_S: Final = 5.0
 MAX_PAGE_BYTES: Final = 16 << 20
 
@@ -53,9 +50,7 @@ class Relay:
         self._path = f"/{secrets.token_urlsafe(24)}/pods"
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.relay = self
-        self._lock = threading.Lock()
         self._pods = {pod.name: pod for pod in pods}
-        self._listed_s = time.monotonic()
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     def __enter__(self) -> Relay:
@@ -80,8 +75,7 @@ class Relay:
             body = json.dumps([self._entry(pod) for pod in self._listed() if pod.running])
             return http.HTTPStatus.OK, "application/json", body.encode()
         root, _, name = path.rpartition("/")
-        with self._lock:
-            pod = self._pods.get(name)
+        pod = self._pods.get(name)
         if root != self._path or pod is None:
             return http.HTTPStatus.NOT_FOUND, "text/plain", b"nothing here\n"
         try:
@@ -91,14 +85,11 @@ class Relay:
 
     def _listed(self) -> list[FoundPod]:
         """The pods whose counts are of whole requests, as they are now or were last known."""
-        with self._lock:
-            if time.monotonic() - self._listed_s > FRESH_S:
-                with contextlib.suppress(ClusterError):
-                    scraped = self._scraped
-                    pods = pods_of(scraped.cluster, scraped.namespace, scraped.selector)
-                    self._pods = {pod.name: pod for pod in pods}
-                self._listed_s = time.monotonic()
-            return [pod for pod in self._pods.values() if pod.counts]
+        with contextlib.suppress(ClusterError):
+            scraped = self._scraped
+            pods = pods_of(scraped.cluster, scraped.namespace, scraped.selector)
+            self._pods = {pod.name: pod for pod in pods}
+        return [pod for pod in self._pods.values() if pod.counts]
 
     def _entry(self, pod: FoundPod) -> dict[str, Any]:
         scraped = self._scraped

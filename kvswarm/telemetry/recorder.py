@@ -184,6 +184,7 @@ class Following(threading.Thread):
         self.settled.set()
         while not self._over.wait(INTERVAL_S):
             self._follow(first=False)
+        self._follow(first=False)  # one may have come in the last second
         for _, left in self._asking.values():
             left.set()
         _wait(asking.join for asking, _ in self._asking.values())

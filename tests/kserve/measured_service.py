@@ -83,9 +83,7 @@ class Person:
             forgiving(self.folder)
         return ["--profile", profile, "--namespace", self.namespace, "--service", service, *more]
 
-    def run(
-        self, service: str, *more: str | Path, env: Mapping[str, str] | None = None
-    ) -> Done:
+    def run(self, service: str, *more: str | Path, env: Mapping[str, str] | None = None) -> Done:
         """`kvswarm run --service` to its end."""
         environment = {**self.environment(), **(env or {})}
         return run(self.folder / "run", *self.arguments(service, *more), env=environment)
