@@ -173,7 +173,7 @@ def filled(words: Sequence[str], namespace: str, name: str) -> tuple[str, ...]:
 def flag_value(words: Sequence[str], *names: str) -> str | None:
     """The value of the last of these flags, however its words are joined; None without any."""
     value = None
-    for word, after in zip(words, (*words[1:], ""), strict=True):
+    for word, after in zip(words, (*words[1:], ""), strict=False):
         name, assigned, text = word.partition("=")
         if name.replace("_", "-") in names and name.startswith("--"):
             value = text if assigned else after

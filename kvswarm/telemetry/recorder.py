@@ -49,6 +49,12 @@ class NoMetricsError(Exception):
     """The source answers, but not with metrics: there is no sense in asking it again."""
 
 
+NOT_LISTED: Final = (
+    OSError, http.client.HTTPException, ValueError, KeyError, TypeError, UsageError, NoMetricsError,
+)  # fmt: skip
+"""What reading a list of pods may end in: it is read again."""
+
+
 def fetch(target: Target, path: str) -> bytes:
     """Give a page of metrics.
 
@@ -192,25 +198,24 @@ class Following(threading.Thread):
     def _follow(self, *, first: bool) -> None:
         try:
             _, text = _get(self._source.target, self._source.paths[0], "application/json")
-            entries = {entry["name"]: entry for entry in json.loads(text)}
-        except (OSError, http.client.HTTPException, ValueError, NoMetricsError) as error:
+            listed = [(Source.of_pod(entry), bool(entry["ready"])) for entry in json.loads(text)]
+        except NOT_LISTED as error:
             self._error = error
             return
-        for name in self._asking.keys() - entries.keys() - self._gone.keys():
+        self._error = None
+        there = {source.name for source, _ in listed}
+        for name in self._asking.keys() - there - self._gone.keys():
             self._asking[name][1].set()
             self._gone[name] = time.strftime("%H:%M:%S", time.gmtime())
-        for name, entry in entries.items():
-            if name not in self._asking or self._gone.pop(name, None) is not None:
-                self._begin(entry, first=first)
-
-    def _begin(self, entry: dict[str, Any], *, first: bool) -> None:
-        source, left = Source.of_pod(entry), threading.Event()
-        if source.name not in self._asking:
-            late = not (first and entry["ready"])
-            _say({"pod": {"name": source.name, "url": source.url, "late": late}})
-        asking = Asking(source, self._file, left)
-        self._asking[source.name] = (asking, left)
-        asking.start()
+        for source, ready in listed:
+            known = source.name in self._asking
+            if not known:
+                late = not (first and ready)
+                _say({"pod": {"name": source.name, "url": source.url, "late": late}})
+            if not known or self._gone.pop(source.name, None) is not None:
+                asking = Asking(source, self._file, left := threading.Event())
+                self._asking[source.name] = (asking, left)
+                asking.start()
 
     def notes(self) -> dict[str, str | None]:
         """What a reader of the figures must know of the list and its pods, by name."""

@@ -27,6 +27,8 @@ class Gateway:
         self._routes = dict(routes)
         self.seen: list[tuple[str | None, str]] = []
         """For each connection the server name of TLS, and the host of its first request."""
+        self.heads: list[dict[str, str]] = []
+        """The headers of each of these requests, by their names in small letters."""
         self._contexts = {
             host: _context(authority, host) for host in routes if authority is not None
         }
@@ -85,6 +87,8 @@ class Gateway:
             found = HOST.search(head)
             host = found[1].decode() if found else ""
             self.seen.append((name, host))
+            lines = [line.partition(": ") for line in head.decode("latin-1").split("\r\n")]
+            self.heads.append({key.lower(): value for key, colon, value in lines if colon})
             port = self._routes.get(host)
             if port is None:
                 client.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")

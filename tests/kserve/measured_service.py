@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "swarm"))
 from kserve_manifests import ask
@@ -90,3 +92,23 @@ class Person:
 
 
 SERVICE, LLM_SERVICE = KINDS["InferenceService"], KINDS["LLMInferenceService"]
+
+
+def role_for(namespace: str, *, without: str | None = None) -> list[dict[str, Any]]:
+    """The role that a run needs, less the rule for one resource, and `operator` bound to it."""
+    path = Path(__file__).parents[2] / "deploy" / "kserve" / "role-run.yaml"
+    role = yaml.safe_load(path.read_text("utf-8"))
+    role["metadata"]["namespace"] = namespace
+    role["rules"] = [rule for rule in role["rules"] if without not in rule["resources"]]
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": role["metadata"]["name"], "namespace": namespace},
+        "subjects": [{"kind": "User", "name": "operator", "apiGroup": "rbac.authorization.k8s.io"}],
+        "roleRef": {
+            "kind": "Role",
+            "name": role["metadata"]["name"],
+            "apiGroup": "rbac.authorization.k8s.io",
+        },
+    }
+    return [role, binding]

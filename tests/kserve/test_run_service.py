@@ -232,3 +232,19 @@ def test_two_services_of_one_name_need_a_kind(
     done = person.run("qwen")
     assert done.code == 2
     assert "Say which with --kind InferenceService or --kind LLMInferenceService." in done.err
+
+
+def test_inside_the_cluster_service_and_pods_are_reached_at_their_own_addresses(
+    cluster: Cluster, kserve: StandIn, namespace: str, person: Person
+) -> None:
+    """No gateway, no proxy: the host of the URL need not be known there."""
+    kserve.behave("qwen", Behaviour(host="qwen.example.invalid"))
+    deploy(cluster, kserve, namespace)
+    done = person.run("qwen", env={"KUBERNETES_SERVICE_HOST": "10.0.0.1"})
+    assert done.code == 0, done.err
+    assert done.run.info["target"]["base_url"] == f"{kserve.url('qwen')}/openai/v1"
+    (metrics,) = done.run.info["metrics"]
+    assert metrics["url"].startswith("http://")
+    assert metrics["url"].endswith("/metrics")
+    assert "/proxy/" not in metrics["url"]
+    assert done.run.summary["server"]["reconciliation"]["requests"]["explained"] == "They agree."
