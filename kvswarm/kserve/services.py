@@ -8,6 +8,7 @@ tell. A runtime is read only where no pod tells what runs.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -89,9 +90,13 @@ def _documents(
     return found
 
 
-def _not_found(
-    cluster: Cluster, namespace: str, service: str, kind: str | None
-) -> NotThereError | UsageError:
+def _not_found(cluster: Cluster, namespace: str, service: str, kind: str | None) -> NotThereError:
+    with contextlib.suppress(ClusterError):  # to ask for namespaces is a right of its own
+        if cluster.get(KINDS["Namespace"], None, namespace) is None:
+            return NotThereError(
+                f"--namespace {namespace}: there is none of that name",
+                fix="List them with `kubectl get namespaces`; --context chooses another cluster.",
+            )
     names: list[str] = []
     for name in SERVICES if kind is None else (kind,):
         try:
@@ -105,7 +110,7 @@ def _not_found(
         f"--service {service}: namespace {namespace} has no {kind or 'service of KServe'} of that "
         "name",
         fix=(f"Did you mean {near[0]!r}? " if near else "")
-        + (f"It has: {shown}." if names else f"It has none; --namespace {namespace} names it."),
+        + (f"It has: {shown}." if names else "It has none; --namespace names another."),
     )
 
 

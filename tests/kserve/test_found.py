@@ -341,6 +341,19 @@ def test_a_host_that_nobody_knows_needs_a_gateway(mode: str, told: str) -> None:
     assert "Host: qwen.example" in caught.value.fix
 
 
+def test_a_sleeping_service_that_nobody_knows_is_taken_for_the_usual() -> None:
+    """It cannot be asked without being woken."""
+    model = {"modelFormat": {"name": "custom"}}
+    knative = {"serving.kserve.io/deploymentMode": "Knative"}
+    status = {**READY, "url": "http://qwen.example"}
+    bare = read_inference_service(
+        isvc(status, {"minReplicas": 0, "model": model}, annotations=knative), None
+    )
+    assert address(bare)[0] == "http://qwen.example"
+    asleep = FoundService(**{**fields(bare), "pods": ()})
+    assert address(asleep)[0] == "http://qwen.example/v1"
+
+
 def test_a_path_that_ends_in_v1_is_the_api() -> None:
     """Nothing is laid behind it twice."""
     assert with_path("http://a/openai/v1", "/v1") == "http://a/openai/v1"

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import ssl
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import trustme
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "telemetry"))
+from endpoints import METRICS, PAGE, Endpoint
 from kube_api_server import ApiServer, free_port
 from measured_service import (
     LLM_SERVICE,
@@ -22,14 +28,19 @@ from measured_service import (
     wait_until_ready,
 )
 from stand_in_kserve import StandIn, cluster_of
+from stand_in_network import machine_address
+from stand_in_pods import World
 
 from kvswarm.errors import UsageError
 from kvswarm.kserve.cluster import Cluster
+from kvswarm.kserve.kinds import KINDS
 from kvswarm.kserve.pods import pods_of
 from kvswarm.kserve.refusals import NotThereError
 from kvswarm.kserve.relay import Relay, Scraped
 from kvswarm.kserve.scaling import Scaling
 from kvswarm.kserve.services import find_service
+from kvswarm.telemetry.recorder import fetch
+from kvswarm.telemetry.sources import Source
 
 pytestmark = pytest.mark.kube
 SELECTOR = "serving.kserve.io/inferenceservice=qwen,component=predictor"
@@ -87,6 +98,74 @@ def test_each_pod_has_a_page_of_its_own(cluster: Cluster, kserve: StandIn, names
         assert get(f"{root.rpartition('/')[0]}/pods")[0] == 404
     with pytest.raises(ConnectionRefusedError):
         get(relay.url)
+
+
+def test_a_pod_that_speaks_tls_is_asked_so(cluster: Cluster, namespace: str) -> None:
+    """As those of an LLMInferenceService do, with certificates that nobody could check."""
+    with secure_page() as port:
+        document = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": "llama-1",
+                "namespace": namespace,
+                "labels": {"app.kubernetes.io/name": "llama", "kserve.io/component": "workload"},
+            },
+            "spec": {
+                "containers": [
+                    {
+                        "name": "main",
+                        "image": "vllm",
+                        "ports": [{"containerPort": port}],
+                        "readinessProbe": {
+                            "httpGet": {"scheme": "HTTPS", "path": "/health", "port": port}
+                        },
+                    }
+                ]
+            },
+        }
+        cluster.create(document)
+        started = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+        container = {"name": "main", "state": started, "ready": True, "restartCount": 0}
+        container |= {"image": "vllm", "imageID": ""}
+        World(cluster=cluster, namespace=namespace, node="").set_status(
+            KINDS["Pod"],
+            "llama-1",
+            {
+                "phase": "Running",
+                "podIP": machine_address(),
+                "podIPs": [{"ip": machine_address()}],
+                "containerStatuses": [container],
+            },
+        )
+        for inside in (False, True):
+            scraped = Scraped(
+                cluster=cluster,
+                namespace=namespace,
+                selector="app.kubernetes.io/name=llama,kserve.io/component=workload",
+                inside=inside,
+            )
+            with Relay(scraped, ()) as relay:
+                (entry,) = json.loads(get(relay.url)[1])
+                source = Source.of_pod(entry)
+                assert fetch(source.target, source.paths[0]) == PAGE.encode()
+
+
+@contextlib.contextmanager
+def secure_page() -> Iterator[int]:
+    """A page of metrics over TLS; give its port."""
+    with Endpoint("0.0.0.0") as server:  # noqa: S104 - as a pod
+        server.paths["/metrics"] = (200, METRICS, PAGE)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        trustme.CA().issue_cert("pod.invalid").configure_cert(context)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_the_list_stays_as_it_was_while_the_api_server_is_away(
@@ -158,6 +237,8 @@ def test_a_service_that_is_not_there_is_told_with_the_nearest(
     cluster: Cluster, namespace: str
 ) -> None:
     """Of both kinds; in a namespace without any, that."""
+    with pytest.raises(NotThereError, match="--namespace nowhere: there is none of that name"):
+        find_service(cluster, "nowhere", "qwen")
     with pytest.raises(NotThereError, match="no service of KServe") as caught:
         find_service(cluster, namespace, "qwen")
     assert caught.value.fix.startswith("It has none")
