@@ -95,6 +95,9 @@ def test_each_pod_has_a_page_of_its_own(cluster: Cluster, kserve: StandIn, names
         assert get(f"{relay.url}/{kserve.pods('llama')[0]}")[0] == 404
         assert get(f"{entries[0]['url']}/v1/models")[0] == 404
         assert get(f"{root}x/pods")[0] == 404
+        guessed = f"{root.rpartition('/')[0]}/guessed/pods"
+        assert get(guessed)[0] == 404
+        assert get(f"{guessed}/{entries[0]['name']}")[0] == 404
         assert get(f"{root.rpartition('/')[0]}/pods")[0] == 404
     with pytest.raises(ConnectionRefusedError):
         get(relay.url)
