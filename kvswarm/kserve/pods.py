@@ -20,9 +20,11 @@ PATH_NOTE: Final = "prometheus.kserve.io/path"
 ROLE: Final = "llm-d.ai/role"
 
 
-def pods_of(cluster: Cluster, namespace: str, selector: str) -> tuple[FoundPod, ...]:
+def pods_of(
+    cluster: Cluster, namespace: str, selector: str, *, cached: bool = False
+) -> tuple[FoundPod, ...]:
     """List the pods that have these labels. Raises ClusterError."""
-    documents, _ = cluster.list_all(KINDS["Pod"], namespace, labels=selector)
+    documents, _ = cluster.list_all(KINDS["Pod"], namespace, labels=selector, cached=cached)
     return tuple(sorted((read_pod(each) for each in documents), key=_name))
 
 

@@ -87,7 +87,7 @@ class Relay:
         """The pods whose counts are of whole requests, as they are now or were last known."""
         with contextlib.suppress(ClusterError):
             scraped = self._scraped
-            pods = pods_of(scraped.cluster, scraped.namespace, scraped.selector)
+            pods = pods_of(scraped.cluster, scraped.namespace, scraped.selector, cached=True)
             self._pods = {pod.name: pod for pod in pods}
         return [pod for pod in self._pods.values() if pod.counts]
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from kvswarm.analysis.finish import finish
+from kvswarm.analysis.server_lines import server_lines
 from kvswarm.records import Record
 from kvswarm.rundir import MetricsInfo, RunInfo
 
@@ -268,6 +269,21 @@ def test_a_pod_that_came_in_mid_run_has_counted_from_zero(tmp_path: Path) -> Non
     lines, _ = told(tmp_path / "there", parts, info=asked("a", "b"))
     assert lines["requests"]["server"] == 70
     assert "do not cover the window" in lines["requests"]["explained"]
+
+
+def test_a_terminal_shows_how_the_load_was_spread(tmp_path: Path) -> None:
+    """Over several replicas; of one there is nothing to say."""
+    parts = [
+        ("a", -1.0, page()), ("b", -0.7, page()),
+        ("a", 20.0, page(40)), ("b", 20.7, page(60)),
+    ]  # fmt: skip
+    summary = finish(run_with_pages(tmp_path / "two", ROWS, parts, asked("a", "b")).path)
+    assert server_lines(summary["server"])[0] == (
+        "replicas",
+        "2 ended 100 requests, 40 to 60 each; the client saw 100 succeed",
+    )
+    summary = finish(run_with_pages(tmp_path / "one", ROWS, after(page(COUNT))).path)
+    assert "replicas" not in dict(server_lines(summary["server"]))
 
 
 def test_a_late_pod_that_was_asked_in_time_is_counted_from_its_page(tmp_path: Path) -> None:
