@@ -93,7 +93,7 @@ def find_measured(asked: ServiceAsked, gateway: str | None) -> Measured:
     """
     cluster = Cluster.connect(asked.context)
     service = find_service(cluster, asked.namespace, asked.name, asked.kind)
-    if not service.ready and not service.asleep:
+    if not service.ready and (service.failed or not service.asleep):
         name = f"{service.kind.lower()}/{service.name}"
         raise TargetError(
             f"{name} in namespace {service.namespace} is not ready: {service.why_not_ready}",
@@ -138,7 +138,8 @@ def _told(measured: Measured) -> str:
     if service.asleep:
         parts.append("scaled to zero")
     elif service.pods is not None:
-        parts.append(f"{sum(pod.ready for pod in service.pods)} ready pods")
+        ready = sum(pod.ready for pod in service.pods)
+        parts.append(f"{ready} ready pod" + ("s" if ready != 1 else ""))
     return ", ".join(parts)
 
 

@@ -110,6 +110,8 @@ class FoundService:
     """Whether it can be scaled to zero."""
     ready: bool
     why_not_ready: str
+    failed: bool = False
+    """Whether KServe has given its model up."""
     gateways: tuple[str, ...] = ()
     """`NAMESPACE/NAME` of the Gateways that it says lead to it."""
     selector: str

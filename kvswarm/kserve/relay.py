@@ -7,7 +7,8 @@ Out: `Relay`, an HTTP server on 127.0.0.1 under a path that nobody can guess. It
     <list>/<name>  the page of metrics of one of them, through the API server's proxy
 
 and nothing else. Inside the cluster the list names the pods' own addresses instead. While the API
-server is away, the list stays as it was, and pages are answered with 502.
+server is away, the list stays as it was, and pages are answered with 502; the reason is in the
+status line.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from kvswarm.kserve.refusals import FORBIDDEN, Asked, ClusterError, refusal
 
 PAGE_S: Final = 5.0
 MAX_PAGE_BYTES: Final = 16 << 20
+REASON_CHARACTERS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,24 @@ class Scraped:
     selector: str
     inside: bool
     """Whether this process reaches the pods' own addresses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer of HTTP; where there is a `reason`, it takes the place of the status' usual one."""
+
+    status: int
+    content_type: str = "text/plain"
+    body: bytes = b""
+    reason: str | None = None
+
+    @property
+    def phrase(self) -> str | None:
+        """The reason as a line of HTTP can carry it."""
+        if self.reason is None:
+            return None
+        line = " ".join(self.reason.split())[:REASON_CHARACTERS]
+        return line.encode("ascii", "replace").decode()
 
 
 class Relay:
@@ -69,19 +89,19 @@ class Relay:
         """The URL of the list."""
         return f"http://127.0.0.1:{self._server.server_port}{self._path}"
 
-    def answer(self, path: str) -> tuple[int, str, bytes]:
-        """Status, content type and body for a path."""
+    def answer(self, path: str) -> Answer:
+        """Answer a GET of a path."""
         if path == self._path:
             body = json.dumps([self._entry(pod) for pod in self._listed() if pod.running])
-            return http.HTTPStatus.OK, "application/json", body.encode()
+            return Answer(http.HTTPStatus.OK, "application/json", body.encode())
         root, _, name = path.rpartition("/")
         pod = self._pods.get(name)
         if root != self._path or pod is None:
-            return http.HTTPStatus.NOT_FOUND, "text/plain", b"nothing here\n"
+            return Answer(http.HTTPStatus.NOT_FOUND)
         try:
             return page_of(self._scraped.cluster, self._scraped.namespace, pod)
         except ClusterError as error:
-            return http.HTTPStatus.BAD_GATEWAY, "text/plain", f"{error.message}\n".encode()
+            return Answer(http.HTTPStatus.BAD_GATEWAY, reason=str(error))
 
     def _listed(self) -> list[FoundPod]:
         """The pods whose counts are of whole requests, as they are now or were last known."""
@@ -105,8 +125,8 @@ class Relay:
         }
 
 
-def page_of(cluster: Cluster, namespace: str, pod: FoundPod) -> tuple[int, str, bytes]:
-    """Status, content type and body of a pod's page of metrics.
+def page_of(cluster: Cluster, namespace: str, pod: FoundPod) -> Answer:
+    """What a pod answers to a GET of its page of metrics.
 
     Raises ClusterError: NotAllowedError where the user lacks the right to the pods' proxy.
     """
@@ -119,7 +139,7 @@ def page_of(cluster: Cluster, namespace: str, pod: FoundPod) -> tuple[int, str, 
         try:
             body: bytes = response.read(MAX_PAGE_BYTES)
         except (HTTPError, OSError) as error:
-            return http.HTTPStatus.BAD_GATEWAY, "text/plain", f"{error}\n".encode()
+            return Answer(http.HTTPStatus.BAD_GATEWAY, reason=str(error))
         kind = str(response.headers.get("Content-Type", "text/plain"))
         status = int(response.status)
     if status == FORBIDDEN and kind.startswith("application/json"):
@@ -127,7 +147,7 @@ def page_of(cluster: Cluster, namespace: str, pod: FoundPod) -> tuple[int, str, 
             verb="get", kind=KINDS["Pod"], namespace=namespace, name=pod.name, subresource="proxy"
         )
         raise refusal(asked, status, body)
-    return status, kind, body
+    return Answer(status, kind, body)
 
 
 def proxied(pod: FoundPod) -> str:
@@ -150,13 +170,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer."""
-        status, kind, body = self.server.relay.answer(self.path)
+        answer = self.server.relay.answer(self.path)
         with contextlib.suppress(OSError):  # who asked has given up
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
+            self.send_response(answer.status, answer.phrase)
+            self.send_header("Content-Type", answer.content_type)
+            self.send_header("Content-Length", str(len(answer.body)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(answer.body)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

@@ -34,6 +34,8 @@ MODES: Final = {"RawDeployment": "Standard", "Serverless": "Knative"}
 """Older names of the two."""
 MODE_NOTE: Final = "serving.kserve.io/deploymentMode"
 SCALER_NOTE: Final = "serving.kserve.io/autoscalerClass"
+STOP_NOTE: Final = "serving.kserve.io/stop"
+GIVEN_UP: Final = frozenset({"BlockedByFailedLoad", "InvalidSpec"})
 
 
 def find_service(
@@ -190,9 +192,10 @@ def read_inference_service(
         serving=serving,
         mode=mode or None,
         min_replicas=at_least,
-        may_sleep=to_zero and at_least == 0,
+        may_sleep=to_zero and at_least == 0 and annotations.get(STOP_NOTE) != "true",
         ready=_is_ready(status),
         why_not_ready=_why_not(status),
+        failed=(status.get("modelStatus") or {}).get("transitionStatus") in GIVEN_UP,
         selector=f"serving.kserve.io/inferenceservice={name},component=predictor",
         notes=_canary_notes(document["spec"]),
     )
@@ -212,6 +215,7 @@ def read_llm_service(
     del runtime
     metadata, spec, status = document["metadata"], document["spec"], document.get("status") or {}
     namespace, name = str(metadata["namespace"]), str(metadata["name"])
+    annotations = metadata.get("annotations") or {}
     container = main_container(spec.get("template") or {})
     scaling = spec.get("scaling") or {}
     at_least = scaling.get("minReplicas", spec.get("replicas"))
@@ -234,7 +238,7 @@ def read_llm_service(
         ),
         mode=None,
         min_replicas=at_least,
-        may_sleep=at_least == 0,
+        may_sleep=scaling.get("minReplicas") == 0 and annotations.get(STOP_NOTE) != "true",
         ready=_is_ready(status),
         why_not_ready=_why_not(status),
         gateways=tuple(

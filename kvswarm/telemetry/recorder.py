@@ -82,10 +82,17 @@ def _get(target: Target, path: str, accepted: str) -> tuple[str, bytes]:
     finally:
         connection.close()
     if response.status >= SERVER_ERROR:
-        raise http.client.HTTPException(f"status {response.status}")
+        raise http.client.HTTPException(_told(response))
     if response.status != OK:
-        raise NoMetricsError(f"status {response.status}")
+        raise NoMetricsError(_told(response))
     return response.headers.get_content_type(), b"".join(pieces)
+
+
+def _told(response: http.client.HTTPResponse) -> str:
+    """The status, and its reason where that is not the usual one."""
+    usual = http.client.responses.get(response.status, "")
+    reason = "" if response.reason in {"", usual} else f": {response.reason}"
+    return f"status {response.status}{reason}"
 
 
 class PageFile:

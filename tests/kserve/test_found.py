@@ -249,6 +249,28 @@ def test_a_service_sleeps_where_its_autoscaler_goes_to_zero(
     assert bare.asleep is False  # not known
 
 
+def test_a_service_that_was_stopped_does_not_sleep() -> None:
+    """No request wakes it; nor does one wake an LLMInferenceService of no replicas."""
+    knative = {"serving.kserve.io/deploymentMode": "Knative"}
+    stopped = {**knative, "serving.kserve.io/stop": "true"}
+    zero = {"minReplicas": 0}
+    assert read_inference_service(isvc(predictor=zero, annotations=knative), None).may_sleep
+    assert not read_inference_service(isvc(predictor=zero, annotations=stopped), None).may_sleep
+    metadata = {"name": "llama", "namespace": "llm"}
+    model = {"uri": "hf://x/y"}
+    none = {"metadata": metadata, "spec": {"model": model, "replicas": 0}}
+    scaled = {"metadata": metadata, "spec": {"model": model, "scaling": zero}}
+    assert not read_llm_service(none, None).may_sleep
+    assert read_llm_service(scaled, None).may_sleep
+
+
+def test_a_model_that_kserve_gave_up_is_no_sleeping_one() -> None:
+    """It has no pods either."""
+    status = {"modelStatus": {"transitionStatus": "BlockedByFailedLoad"}}
+    assert read_inference_service(isvc(status), None).failed
+    assert not read_inference_service(isvc(), None).failed
+
+
 def test_what_keeps_a_service_from_being_ready_is_told_with_its_reason() -> None:
     """The conditions below Ready, and what KServe says of the model."""
     status = {

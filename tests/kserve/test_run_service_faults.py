@@ -27,6 +27,7 @@ from stand_in_kserve import StandIn, cluster_of
 from stand_in_pods import Behaviour
 
 from kvswarm.kserve.cluster import Cluster
+from kvswarm.kserve.scaling import Scaling
 
 pytestmark = pytest.mark.kube
 
@@ -91,6 +92,21 @@ def test_without_a_right_to_pods_the_run_goes_on_and_names_the_rule(
     rule = f"resources: ['{resource}']"
     assert rule in done.err
     assert any(rule in note for note in done.run.info["notes"])
+
+
+def test_a_right_that_is_missing_is_named_though_no_pod_was_there_to_try_it(
+    cluster: Cluster, kserve: StandIn, namespace: str, operator: Person
+) -> None:
+    """A service that sleeps has its first pod in mid-run."""
+    bind(cluster, namespace, without="pods/proxy")
+    kserve.behave("cold", Behaviour(replicas=0))
+    scaling = Scaling(autoscaler="kpa", min_replicas=0, max_replicas=2)
+    for document in inference_service(namespace, "cold", scaling=scaling, mode="knative"):
+        cluster.apply(document)
+    wait_until_ready(cluster, SERVICE, namespace, "cold")
+    done = operator.run("cold")
+    assert done.code == 0, done.err
+    assert any("resources: ['pods/proxy']" in note for note in done.run.info["notes"])
 
 
 def test_without_a_right_to_the_service_there_is_no_run(
