@@ -48,7 +48,8 @@ class FoundPod:
     """Whether it is being deleted: it ends what it has begun, and gets nothing new."""
     restarts: int
     counts: bool
-    """Whether its metrics count whole requests: a pod that only prefills hands them on."""
+    """Whether its metrics count whole requests: one that only prefills hands them on, and one that
+    helps a server on another node has no page."""
     words: tuple[str, ...]
     """The command line of its server."""
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from kvswarm.kserve.cluster import Cluster
-from kvswarm.kserve.found import FoundPod, main_container, words_of
+from kvswarm.kserve.found import CONTAINERS, FoundPod, main_container, words_of
 from kvswarm.kserve.kinds import KINDS
 
 PORT: Final = 8080
@@ -55,7 +55,8 @@ def read_pod(document: Mapping[str, Any]) -> FoundPod:
         ),
         leaving="deletionTimestamp" in metadata,
         restarts=int(stated.get("restartCount") or 0),
-        counts=(metadata.get("labels") or {}).get(ROLE) != "prefill",
+        counts=container.get("name") in CONTAINERS
+        and (metadata.get("labels") or {}).get(ROLE) != "prefill",
         words=words_of(container),
     )
 

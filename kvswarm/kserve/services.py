@@ -141,7 +141,8 @@ def _runtime(
 
 def with_pods(service: FoundService) -> FoundService:
     """The same with what its pods run: they know more than any other document."""
-    pod = next((each for each in service.pods or () if each.ready), (service.pods or ())[0])
+    pods = service.pods or ()
+    pod = min(pods, key=lambda each: (not each.counts, not each.ready, each.leaving))
     serving = replace(
         service.serving,
         image=pod.image,

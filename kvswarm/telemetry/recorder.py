@@ -230,7 +230,7 @@ class Following(threading.Thread):
             why = str(self._error) if self._error is not None else "no pod of it runs"
             return {self._source.name: f"no metrics of the service's pods: {why}"}
         notes: dict[str, str | None] = {self._source.name: None}
-        for name, (asking, _) in self._asking.items():
+        for name, (asking, _) in list(self._asking.items()):  # its thread may go on
             notes |= asking.notes()
             if name in self._gone:
                 notes[name] = f"{name} left the service at {self._gone[name]} UTC"
@@ -274,7 +274,8 @@ def _wait(waits: Iterable[Callable[[float], object]]) -> None:
 
 
 def _say(message: dict[str, Any]) -> None:
-    print(json.dumps(message), flush=True)  # noqa: T201 - for the process that started this one
+    sys.stdout.write(f"{json.dumps(message)}\n")  # one write: threads must not mix their lines
+    sys.stdout.flush()
 
 
 def main() -> None:

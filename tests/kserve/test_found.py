@@ -209,6 +209,15 @@ def test_a_pod_that_only_prefills_does_not_count_requests() -> None:
     assert read_pod(pod(metadata={"labels": {"llm-d.ai/role": "decode"}})).counts is True
 
 
+def test_a_pod_that_helps_another_has_no_page_and_no_say() -> None:
+    """Of a server over several nodes, all but the head are such, with containers of other names."""
+    helper = read_pod(pod(container={"name": "worker-container", "args": ["ray", "start"]}))
+    assert helper.counts is False
+    bare = read_inference_service(isvc(), None)
+    found = with_pods(FoundService(**{**fields(bare), "pods": (helper, read_pod(pod()))}))
+    assert found.serving.words == ("--served-model-name=chat", "--port=8080")
+
+
 def test_what_a_pod_runs_goes_before_what_documents_say() -> None:
     """KServe puts arguments of its own between."""
     bare = read_inference_service(
