@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import kvswarm
+from kvswarm.commands.deploy_options import deploy_options, teardown_options
 from kvswarm.commands.manifest_options import manifest_options
 from kvswarm.commands.service_options import service_asked, service_options
 from kvswarm.errors import EXIT_INTERRUPTED, KvswarmError, UsageError
@@ -344,6 +345,31 @@ def manifest(**values: Any) -> None:
     from kvswarm.commands.manifest import show_typed  # noqa: PLC0415 - keeps --help quick
 
     show_typed(values)
+
+
+@commands.command()
+@manifest_options
+@deploy_options
+def deploy(**values: Any) -> None:
+    """Deploy a profile's server on KServe, and wait until it is ready.
+
+    Example: kvswarm deploy --model hf://Qwen/Qwen3-8B --namespace llm --service qwen
+    """
+    from kvswarm.commands.deploy import deploy_typed  # noqa: PLC0415 - keeps --help quick
+
+    deploy_typed(values)
+
+
+@commands.command()
+@teardown_options
+def teardown(**values: Any) -> None:
+    """Remove what `kvswarm deploy` made for a service, and wait until its pods are gone.
+
+    Example: kvswarm teardown --namespace llm --service qwen
+    """
+    from kvswarm.commands.deploy import teardown_typed  # noqa: PLC0415 - keeps --help quick
+
+    teardown_typed(values)
 
 
 @commands.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})

@@ -47,8 +47,11 @@ class ManifestRequest:
 
 def show_manifest(request: ManifestRequest) -> None:
     """Print the manifests. Raises UsageError or ProfileError."""
-    profile = load_profile(request.profile, Overrides(settings=request.settings))
-    decided = _decide(request, profile)
+    show(decided_manifests(request))
+
+
+def show(decided: Manifests) -> None:
+    """Print manifests to standard output, and what a person must know to standard error."""
     for note in decided.notes:
         click.echo(f"kvswarm: {note}", err=True)
     click.echo(decided.to_yaml(), nl=False)
@@ -56,6 +59,17 @@ def show_manifest(request: ManifestRequest) -> None:
 
 def show_typed(values: Mapping[str, Any]) -> None:
     """Print the manifests for the flags by their names. Raises UsageError or ProfileError."""
+    show_manifest(typed_request(values))
+
+
+def decided_manifests(request: ManifestRequest) -> Manifests:
+    """Decide the manifests. Raises UsageError or ProfileError."""
+    profile = load_profile(request.profile, Overrides(settings=request.settings))
+    return _decide(request, profile)
+
+
+def typed_request(values: Mapping[str, Any]) -> ManifestRequest:
+    """Read the flags by their names; others beside them are passed over. Raises UsageError."""
     source = model_source(
         values["model"], secret=values["secret"], service_account=values["service_account"]
     )
@@ -77,14 +91,12 @@ def show_typed(values: Mapping[str, Any]) -> None:
         prometheus=values["prometheus"],
     )
     kept = ("backend", "service", "namespace", "profile", "settings", "mode", "image")
-    show_manifest(
-        ManifestRequest(
-            **{name: values[name] for name in kept},
-            vllm_version=values["vllm_version"],
-            source=source,
-            machine=machine,
-            scaling=scaling,
-        )
+    return ManifestRequest(
+        **{name: values[name] for name in kept},
+        vllm_version=values["vllm_version"],
+        source=source,
+        machine=machine,
+        scaling=scaling,
     )
 
 

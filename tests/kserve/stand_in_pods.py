@@ -137,6 +137,8 @@ class StandInPod:
     ) -> None:
         self._world, self._behaviour, self._simulator = world, behaviour, simulator
         self.document = document
+        self.generation = 0
+        """Of the service that it was made for."""
         self.name: str = document["metadata"]["name"]
         self.uid = ""
         self.container: str = document["spec"]["containers"][0]["name"]
