@@ -248,3 +248,36 @@ def test_inside_the_cluster_service_and_pods_are_reached_at_their_own_addresses(
     assert metrics["url"].endswith("/metrics")
     assert "/proxy/" not in metrics["url"]
     assert done.run.summary["server"]["reconciliation"]["requests"]["explained"] == "They agree."
+
+
+@pytest.mark.parametrize(
+    ("backend", "model", "metrics"),
+    [
+        ("vllm-runtime", "qwen", "/metrics"),
+        ("tgi", None, "/metrics"),
+        ("tensorrt-llm", "models", "/prometheus/metrics"),
+    ],
+)
+def test_every_backend_is_measured_with_its_own_words(  # noqa: PLR0913 - one case
+    *,
+    cluster: Cluster,
+    kserve: StandIn,
+    namespace: str,
+    person: Person,
+    backend: str,
+    model: str | None,
+    metrics: str,
+) -> None:
+    """Its base path, its model's name, its page of metrics, and counts that agree."""
+    deploy(cluster, kserve, namespace, backend=backend)
+    done = person.run("qwen")
+    assert done.code == 0, done.err
+    target = done.run.info["target"]
+    assert target["service"]["backend"] == backend
+    assert target["base_url"].endswith("/v1")
+    assert not target["base_url"].endswith("/openai/v1")
+    assert model is None or target["model"] == model
+    (page,) = done.run.info["metrics"]
+    assert page["url"].endswith(f"/proxy{metrics}")
+    assert done.run.summary["requests"]["ok"] == 20
+    assert done.run.summary["server"]["reconciliation"]["requests"]["explained"] == "They agree."
