@@ -32,7 +32,9 @@ from kvswarm.rundir import PodInfo, RunDir, ServiceInfo
 from kvswarm.swarm.handover import Handover
 
 INSIDE_ENV: Final = "KUBERNETES_SERVICE_HOST"
-"""Set by Kubernetes in every pod."""
+"""Set by Kubernetes in every pod: the address of its API server."""
+OWN_NAME: Final = "kubernetes"
+"""Its name inside the cluster: that of the Service in the namespace `default`."""
 UNSEEN: Final = "the metrics of its pods are not recorded"
 
 
@@ -69,7 +71,7 @@ def service_target(
                 cluster=measured.cluster,
                 namespace=service.namespace,
                 selector=service.selector,
-                inside=is_inside(),
+                inside=is_inside(measured.cluster.server),
             )
             pods_url = stack.enter_context(Relay(scraped, service.pods or ())).url
         elif service.pods is not None:
@@ -80,9 +82,14 @@ def service_target(
         yield with_service(request, measured, handover)
 
 
-def is_inside() -> bool:
-    """Whether this process runs in a cluster."""
-    return INSIDE_ENV in os.environ
+def is_inside(server: str) -> bool:
+    """Whether this process runs in a pod of the cluster that has this API server.
+
+    A pod of another cluster, such as one that runs tests, may have a kubeconfig for it.
+    """
+    own = os.environ.get(INSIDE_ENV)
+    host = urlsplit(server).hostname or ""
+    return own is not None and (host == own or host.partition(".")[0] == OWN_NAME)
 
 
 def find_measured(asked: ServiceAsked, gateway: str | None) -> Measured:
@@ -99,7 +106,8 @@ def find_measured(asked: ServiceAsked, gateway: str | None) -> Measured:
             f"{name} in namespace {service.namespace} is not ready: {service.why_not_ready}",
             fix=f"See `kubectl describe -n {service.namespace} {name}`; wait until it is ready.",
         )
-    address = address_of(service, inside=is_inside(), gateway=gateway, resolves=_resolves)
+    inside = is_inside(cluster.server)
+    address = address_of(service, inside=inside, gateway=gateway, resolves=_resolves)
     return Measured(cluster, service, address)
 
 
@@ -116,7 +124,7 @@ def _why_unseen(measured: Measured) -> str | None:
     if service.pods is None:
         return UNSEEN
     pod = next((each for each in service.pods if each.running and each.counts), None)
-    if pod is None or is_inside():
+    if pod is None or is_inside(measured.cluster.server):
         return None
     try:
         page_of(measured.cluster, service.namespace, pod)

@@ -240,7 +240,9 @@ def test_inside_the_cluster_service_and_pods_are_reached_at_their_own_addresses(
     """No gateway, no proxy: the host of the URL need not be known there."""
     kserve.behave("qwen", Behaviour(host="qwen.example.invalid"))
     deploy(cluster, kserve, namespace)
-    done = person.run("qwen", env={"KUBERNETES_SERVICE_HOST": "10.0.0.1"})
+    lost = person.run("qwen", env={"KUBERNETES_SERVICE_HOST": "10.0.0.1"})
+    assert "qwen.example.invalid has no address" in lost.err  # it is in another cluster
+    done = person.run("qwen", env={"KUBERNETES_SERVICE_HOST": "127.0.0.1"})
     assert done.code == 0, done.err
     assert done.run.info["target"]["base_url"] == f"{kserve.url('qwen')}/openai/v1"
     (metrics,) = done.run.info["metrics"]
