@@ -33,8 +33,8 @@ from kvswarm.swarm.handover import Handover
 
 INSIDE_ENV: Final = "KUBERNETES_SERVICE_HOST"
 """Set by Kubernetes in every pod: the address of its API server."""
-OWN_NAME: Final = "kubernetes"
-"""Its name inside the cluster: that of the Service in the namespace `default`."""
+OWN_NAME: Final = "kubernetes.default.svc."
+"""Its name inside the cluster, or the beginning of it."""
 UNSEEN: Final = "the metrics of its pods are not recorded"
 
 
@@ -89,7 +89,7 @@ def is_inside(server: str) -> bool:
     """
     own = os.environ.get(INSIDE_ENV)
     host = urlsplit(server).hostname or ""
-    return own is not None and (host == own or host.partition(".")[0] == OWN_NAME)
+    return own is not None and (host == own or f"{host}.".startswith(OWN_NAME))
 
 
 def find_measured(asked: ServiceAsked, gateway: str | None) -> Measured:

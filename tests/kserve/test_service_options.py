@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kvswarm.cli import commands
+from kvswarm.commands.service import is_inside
 from kvswarm.errors import UsageError
 
 SERVICE = ("--namespace", "llm", "--service", "qwen")
@@ -43,3 +44,23 @@ def test_a_dry_run_asks_no_cluster(
     assert commands.main(arguments, standalone_mode=False) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["target"] == "service qwen in namespace llm"
+
+
+@pytest.mark.parametrize(
+    ("server", "inside"),
+    [
+        ("https://10.96.0.1:443", True),
+        ("https://kubernetes.default.svc", True),
+        ("https://kubernetes.default.svc.cluster.local:443", True),
+        ("https://203.0.113.7:6443", False),
+        ("https://kubernetes.example.com", False),
+    ],
+)
+def test_a_pod_is_inside_the_cluster_whose_api_server_is_its_own(
+    *, server: str, inside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have a kubeconfig for another; outside a pod there is none of its own."""
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    assert not is_inside(server)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    assert is_inside(server) is inside
