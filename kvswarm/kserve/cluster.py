@@ -78,6 +78,14 @@ class Cluster:
         """The API server's URL."""
         return str(self._client.configuration.host)
 
+    def token(self) -> str | None:
+        """The user's bearer token of this moment; None for one who has none."""
+        for name, value in self._credentials().items():
+            scheme, _, token = value.partition(" ")
+            if name.lower() == "authorization" and scheme.lower() == "bearer" and token:
+                return token.strip()
+        return None
+
     # -- objects -----------------------------------------------------------------------------
 
     def get(self, kind: Kind, namespace: str | None, name: str) -> dict[str, Any] | None:
@@ -90,11 +98,21 @@ class Cluster:
             return None
 
     def list_all(
-        self, kind: Kind, namespace: str | None, *, labels: str = "", name: str = ""
+        self,
+        kind: Kind,
+        namespace: str | None,
+        *,
+        labels: str = "",
+        name: str = "",
+        cached: bool = False,
     ) -> tuple[list[dict[str, Any]], str]:
-        """All objects that have the labels or the name, and the version to watch them from."""
+        """All objects that have the labels or the name, and the version to watch them from.
+
+        `cached`: what the API server has at hand, a moment old maybe. Who asks often must not have
+        it read all of a namespace from its store each time.
+        """
         asked = Asked(verb="list", kind=kind, namespace=namespace)
-        query = selectors(labels, name)
+        query = selectors(labels, name) | ({"resourceVersion": "0"} if cached else {})
         answer = self._json(asked, "GET", kind.path(namespace), query)
         items = [
             {"apiVersion": kind.api_version, "kind": kind.name, **item}
