@@ -3,10 +3,10 @@
 In:  pods and events as the API server has them, and when this process saw what they do not tell.
 Out: `PodTimes`, seconds since the deployment was applied; None: it was not reached, or not seen.
 
-Pods tell by the cluster's clock, in whole seconds. The deployment's beginning is told by the same
-clock, as the service's creation, where the service was made; so a difference is good to a second.
-What they do not tell is the moment at which this process saw it, less the moment at which it
-applied, by this machine's clock.
+Pods tell by the cluster's clock, in whole seconds, and so does the service, whose creation is the
+beginning. What this process saw is finer: from applying to seeing, by its own clock, with a watch's
+delay. It is taken where the pod's own word agrees with it within `AGREE_S`, or says nothing; else
+the pod's own is, as after a cut of the watch.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from kvswarm.kserve.progress import events_about
 
 PHASES: Final = ("scheduled", "initialized", "pulled", "started", "ready")
 NS: Final = 1e9
+AGREE_S: Final = 1.5
+"""Two stamps cut to whole seconds are up to one apart; the rest is for the watch's delay."""
 SERVERS: Final = frozenset({"kserve-container", "main"})
 """The container that serves, in an InferenceService and in an LLMInferenceService."""
 
@@ -45,7 +47,7 @@ class PodTimes:
     started_s: float | None = None
     ready_s: float | None = None
     source: Mapping[str, str]
-    """By phase: `pod` (its own, whole seconds), `event` (likewise), `seen` (by this process)."""
+    """By phase: `pod` and `event` (the cluster's whole seconds), `seen` (by this process)."""
 
 
 def pod_times(
@@ -65,10 +67,15 @@ def pod_times(
     times: dict[str, float] = {}
     source: dict[str, str] = {}
     for phase, (place, text) in own.items():
+        told_s = seen_s = None
         if text is not None and start.cluster_s is not None:
-            times[phase], source[phase] = max(0.0, seconds(text) - start.cluster_s), place
-        elif phase in seen_ns:
-            times[phase], source[phase] = (seen_ns[phase] - start.seen_ns) / NS, "seen"
+            told_s = max(0.0, seconds(text) - start.cluster_s)
+        if phase in seen_ns:
+            seen_s = (seen_ns[phase] - start.seen_ns) / NS
+        if seen_s is not None and (told_s is None or abs(seen_s - told_s) <= AGREE_S):
+            times[phase], source[phase] = max(0.0, seen_s), "seen"
+        elif told_s is not None:
+            times[phase], source[phase] = told_s, place
     return PodTimes(source=source, **{f"{phase}_s": value for phase, value in times.items()})
 
 

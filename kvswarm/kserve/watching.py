@@ -171,8 +171,8 @@ class _Watch(threading.Thread):
         self._response = response
         self._heard()
         try:
-            if self._over.is_set():  # said while this one was not there to be cut
-                return
+            if self._over.is_set():
+                return  # left before `cut` could see this response
             for line in response:
                 if self._over.is_set():
                     return

@@ -186,7 +186,10 @@ class StandInService:
 
     def _off_balance(self) -> bool:
         lacks = self._behaviour.spec == "ok" and len(self._newest) < self._wanted
-        return lacks or bool(self._surplus())
+        return lacks or self._untold() or bool(self._surplus())
+
+    def _untold(self) -> bool:
+        return not self._quota_told and any(pod.refused is not None for pod in self.pods)
 
     def _balance(self) -> bool:
         """Make or take away one pod; whether there was one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -97,6 +98,21 @@ def test_a_phase_that_only_this_process_saw_says_so() -> None:
     times = pod_times(pod, events, {"pulled": SEEN_NS + 3_500_000_000}, CLUSTER)
     assert (times.pulled_s, times.source["pulled"]) == (3.5, "seen")
     assert "pulled" in reached(pod, events)
+
+
+@pytest.mark.parametrize(
+    ("seen_s", "found_s", "source"),
+    [(4.9, 4.9, "seen"), (3.0, 3.0, "seen"), (5.6, 4.0, "pod"), (60.0, 4.0, "pod")],
+)
+def test_what_was_seen_is_finer_where_the_pod_agrees_with_it(
+    seen_s: float, found_s: float, source: str
+) -> None:
+    """After a cut of the watch all is seen late, and the pod knows better."""
+    pod, events = truth(dict.fromkeys(PHASES, 4))
+    times = pod_times(pod, events, {"started": SEEN_NS + int(seen_s * 1e9)}, CLUSTER)
+    assert times.started_s == found_s
+    assert times.source["started"] == source
+    assert times.source["ready"] == "pod"
 
 
 def test_a_clock_that_is_a_second_behind_makes_no_negative_time() -> None:
