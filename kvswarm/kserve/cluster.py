@@ -32,6 +32,8 @@ from kvswarm.kserve.refusals import (
 MANAGER: Final = "kvswarm"
 """The field manager of everything that kvswarm writes."""
 TIMEOUT_S: Final = 30.0
+LOG_SILENCE_S: Final = 300.0
+"""How long a log that is followed may say nothing before it is asked for again."""
 JSON: Final = "application/json"
 APPLY: Final = "application/apply-patch+yaml"
 MERGE: Final = "application/merge-patch+json"
@@ -190,20 +192,42 @@ class Cluster:
         port: int,
         path: str,
         *,
+        method: str = "GET",
         headers: Mapping[str, str] | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> Iterator[Any]:
-        """GET from a pod, through the API server: a urllib3 response, whatever its status.
+        """Ask a pod, through the API server: a urllib3 response, whatever its status.
 
         Raises UnreachableError where the API server does not answer.
         """
         response = self._open(
-            "GET", self.pod_path(namespace, pod, port, path), headers=headers, timeout_s=timeout_s
+            method, self.pod_path(namespace, pod, port, path), headers=headers, timeout_s=timeout_s
         )
         try:
             yield response
         finally:
             response.close()
+
+    @contextlib.contextmanager
+    def open_log(
+        self, namespace: str, pod: str, container: str, *, since: str | None = None
+    ) -> Iterator[Any]:
+        """Follow a container's log to its end: a urllib3 response of lines `TIMESTAMP TEXT`.
+
+        `since`: a timestamp, in whole seconds, before which nothing is told. Raises ClusterError.
+        """
+        asked = Asked(
+            verb="get", kind=KINDS["Pod"], namespace=namespace, name=pod, subresource="log"
+        )
+        query = {"container": container, "follow": "true", "timestamps": "true"}
+        if since is not None:
+            query["sinceTime"] = since
+        path = f"{KINDS['Pod'].path(namespace, pod)}/log"
+        response = self._open("GET", path, query=query, timeout_s=LOG_SILENCE_S)
+        with contextlib.closing(response):
+            if response.status >= MULTIPLE_CHOICES:
+                raise refusal(asked, response.status, response.data)
+            yield response
 
     # -- watches -----------------------------------------------------------------------------
 

@@ -76,6 +76,8 @@ def template(pods: Pods, role: Role) -> dict[str, Any]:
         "automountServiceAccountToken": role.account is not None,
         # Each Service of the namespace would be several variables, some of them named KVSWARM_.
         "enableServiceLinks": False,
+        # Else the first process of a container is init, for which a signal has no default.
+        "shareProcessNamespace": True,
     }
     if role.account is not None:
         spec["serviceAccountName"] = role.account
@@ -136,9 +138,10 @@ def _container(pods: Pods, role: Role) -> dict[str, Any]:
 
 def _affinity(pods: Pods) -> dict[str, Any]:
     """Away from GPU nodes, and from the server: its neighbour's load would be measured, too."""
-    no_gpu = {
+    no_gpu: dict[str, Any] = {
         "matchExpressions": [{"key": GPU_NODES, "operator": "NotIn", "values": ["true"]}],
     }
+    node: dict[str, Any]
     if pods.away_from_gpus:
         node = {
             "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [no_gpu]},
