@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import kvswarm
+from kvswarm.commands.in_cluster_options import in_cluster_asked, in_cluster_options
 from kvswarm.commands.manifest_options import manifest_options
 from kvswarm.errors import EXIT_INTERRUPTED, KvswarmError, UsageError
 from kvswarm.serving.versions import NEWEST
@@ -132,6 +133,17 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="S",
     help="Seconds to wait for its GET /health; default: 600.",
 )
+@click.option("--namespace", metavar="N", help="Namespace of the run.")
+@click.option("--service", metavar="S", help="Service of KServe to measure.")
+@click.option("--context", metavar="C", help="Entry of the kubeconfig; default: its current.")
+@in_cluster_options
+@click.option(
+    "--hand-over",
+    "hand_over_port",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="Let the run's directory be fetched there; with --in-cluster default: 5559.",
+)
 @click.option("--list-profiles", is_flag=True, help="List the packaged profiles and leave.")
 @click.option("--dry-run", is_flag=True, help="Show what would run, and do nothing.")
 @click.option(
@@ -153,6 +165,7 @@ def run(  # noqa: PLR0913, PLR0917 - one per flag
     serve: str | None,
     serve_version: str | None,
     serve_timeout: float | None,
+    hand_over_port: int | None,
     list_profiles: bool,
     dry_run: bool,
     as_json: bool,
@@ -170,21 +183,21 @@ def run(  # noqa: PLR0913, PLR0917 - one per flag
     from kvswarm.commands.load import RunRequest  # noqa: PLC0415 - keeps --help quick
     from kvswarm.commands.run import run as run_load  # noqa: PLC0415
 
+    in_cluster = in_cluster_asked(values, port=master_bind_port, hand_over_port=hand_over_port)
+    given = {
+        "workers": expect_workers,
+        "bind_host": master_bind_host,
+        "bind_port": master_bind_port if in_cluster is None else None,
+    }
     return run_load(
         RunRequest(
             values=values,
             url=url,
             headers=headers,
             processes=processes,
-            master=_master(
-                {
-                    "workers": expect_workers,
-                    "bind_host": master_bind_host,
-                    "bind_port": master_bind_port,
-                },
-                wanted=master,
-                processes=processes,
-            ),
+            master=_master(given, wanted=master, processes=processes),
+            in_cluster=in_cluster,
+            hand_over_port=hand_over_port,
             baseline=baseline,
             sweep=_only(sweeps),
             serve=_serve(serve, serve_version, serve_timeout),
@@ -272,6 +285,27 @@ def worker(master_host: str, master_port: int, processes: int | None) -> None:
     from kvswarm.commands.worker import WorkerRequest, work  # noqa: PLC0415 - keeps --help quick
 
     work(WorkerRequest(master_host=master_host, master_port=master_port, processes=processes or 1))
+
+
+@commands.command()
+@click.option("--namespace", required=True, metavar="N", help="Namespace of the run.")
+@click.option("--run", "name", required=True, metavar="NAME", help="Its name, as it was printed.")
+@click.option("--context", metavar="C", help="Entry of the kubeconfig; default: its current.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="The run directory itself."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print summary.json.")
+def fetch(namespace: str, name: str, context: str | None, out: Path | None, as_json: bool) -> int:
+    """Fetch the results of a run that was left on a cluster, and take it away.
+
+    Example: kvswarm fetch --namespace llm --run kvswarm-3f2a91
+    """
+    from kvswarm.commands.fetch import FetchRequest  # noqa: PLC0415 - keeps --help quick
+    from kvswarm.commands.fetch import fetch as fetch_run  # noqa: PLC0415
+
+    return fetch_run(
+        FetchRequest(namespace=namespace, run=name, context=context, out=out, as_json=as_json)
+    )
 
 
 @commands.command()

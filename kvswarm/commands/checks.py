@@ -28,11 +28,12 @@ def profile_of(request: RunRequest) -> Profile:
     return load_profile(request.values["profile"], overrides_of(request.values))
 
 
-def check(request: RunRequest, profile: Profile) -> None:
+def check(request: RunRequest, profile: Profile, *, workload: bool = True) -> None:
     """Find what cannot work without asking the target: flags, secrets, files. Raises KvswarmError.
 
     The workload is opened here, and again by each process that sends: reading a file of prompts
-    twice costs less than half a minute of silence before the mistake in it is told.
+    twice costs less than half a minute of silence before the mistake in it is told. `workload` is
+    False where it is not here to be opened.
     """
     if request.serve is not None:
         if request.url is not None:
@@ -55,7 +56,8 @@ def check(request: RunRequest, profile: Profile) -> None:
         new_run_dir(profile.name, out)  # makes nothing that is there, and refuses what holds files
     if request.baseline is not None:
         check_same_workload(profile, request.baseline)
-    open_workload(profile)
+    if workload:
+        open_workload(profile)
 
 
 def _check_free(address: tuple[str, int]) -> None:

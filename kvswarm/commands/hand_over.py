@@ -3,16 +3,7 @@
 In:  a run as a function, its directory, a port, a token.
 Out: the run's exit code, once the directory was taken, nobody came for it, or a signal came.
 
-| Request | Answer |
-|---|---|
-| GET /state | `State` as JSON |
-| GET /archive | the run directory, see `archive.py`; `Range: bytes=N-` goes on from there |
-| POST /stop | the run ends in order, as by Ctrl-C |
-| POST /taken | this process ends |
-
-Each needs the token in the header `X-Kvswarm-Token`: the API server's proxy to pods, through which
-they come, keeps `Authorization` for itself. Every answer has the header `X-Kvswarm`, so that it is
-not taken for one of the API server.
+The requests are those of `kserve/handing.py`.
 """
 
 from __future__ import annotations
@@ -36,27 +27,14 @@ import msgspec
 
 from kvswarm.archive import BLOCK_BYTES, pack
 from kvswarm.errors import EXIT_INTERRUPTED, KvswarmError, UsageError
+from kvswarm.kserve.handing import OUR_HEADER, TOKEN_HEADER, State
 from kvswarm.kserve.on_cluster import TOKEN_VARIABLE
 from kvswarm.rundir import RunDir
 
-TOKEN_HEADER: Final = "X-Kvswarm-Token"  # noqa: S105 - a header's name
-OUR_HEADER: Final = "X-Kvswarm"
 WAIT_S: Final = 3600.0
 """How long the results wait."""
 RANGE: Final = re.compile(r"bytes=(\d+)-")
 LEAST_TOKEN_CHARACTERS: Final = 16
-
-
-class State(msgspec.Struct, kw_only=True):
-    """Where the run stands. `phase`: `starting`, `running`, `ended`."""
-
-    phase: str = "starting"
-    exit_code: int | None = None
-    error: str | None = None
-    """Why it ended without a run, in words."""
-    archive_bytes: int | None = None
-    """None: there is nothing to fetch."""
-    archive_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +105,9 @@ class _Desk:
 
     def end(self, code: int, failure: KvswarmError | None, archive: Path) -> None:
         """Pack the directory, if there is one, and tell that the run has ended."""
-        state = State(phase="ended", exit_code=code, error=None if failure is None else str(failure))
+        state = State(
+            phase="ended", exit_code=code, error=None if failure is None else str(failure)
+        )
         directory = self.wanted.directory
         if directory.is_dir() and any(directory.iterdir()):
             try:
