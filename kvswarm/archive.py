@@ -13,7 +13,7 @@ import shutil
 import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Final
+from typing import IO, Final
 
 from kvswarm.errors import RunDirError
 
@@ -71,10 +71,10 @@ def _inside(archive: Path, name: str) -> PurePosixPath:
     return path
 
 
-def _write(source: BinaryIO | object, target: Path) -> None:
+def _write(source: IO[bytes], target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.open("xb") as file:
-        shutil.copyfileobj(source, file, BLOCK_BYTES)  # type: ignore[arg-type]
+        shutil.copyfileobj(source, file, BLOCK_BYTES)
 
 
 def _refused(archive: Path, name: str, what: str) -> RunDirError:

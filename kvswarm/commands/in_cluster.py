@@ -184,12 +184,13 @@ def _taken_away(of: OfRun, take_away: Callable[[], None]) -> None:
 
 def _check_flags(request: RunRequest, asked: InCluster) -> None:
     for flag, given in (
+        ("--master", request.master is not None),
         ("--serve", request.serve is not None),
         ("--sweep", request.sweep is not None),
         ("--metrics-port", request.values.get("metrics_port") is not None),
     ):
         if given:
-            raise UsageError(f"{flag} with --in-cluster: is made here alone", fix="Leave it out.")
+            raise UsageError(f"{flag} with --in-cluster: do not go together", fix="Leave it out.")
     if request.url is None and asked.pods.service is None:
         raise UsageError(
             "--in-cluster: of what? The embedded simulator is here alone",

@@ -69,6 +69,10 @@ class OfRun:
     token: str
     workers: int
 
+    def desk(self, pod: str) -> Desk:
+        """Where the master in a pod hands its results over."""
+        return Desk(self.cluster, self.namespace, pod, self.port, self.token)
+
     @property
     def fetch_command(self) -> str:
         """What fetches the results, or goes on with it."""
@@ -182,9 +186,11 @@ def collect(of: OfRun, target: Path, wishes: Wishes, say: Say) -> State:
         desk.fetch(state, partial, lambda: time.sleep(ASK_EVERY_S))
         unpack(partial, target)
     except (ClusterError, RunDirError, KeyboardInterrupt) as error:
+        why = str(error) or "interrupted"
         raise LeftError(
-            f"the run has ended, but its results are not here: {error or 'interrupted'}",
-            fix=f"They wait on the cluster: {of.fetch_command}\n  Without them: {of.delete_command}",
+            f"the run has ended, but its results are not here: {why}",
+            fix=f"They wait on the cluster: {of.fetch_command}\n"
+            f"  Without them: {of.delete_command}",
         ) from error
     partial.unlink()
     return state
@@ -197,7 +203,7 @@ def acknowledge(of: OfRun) -> None:
     if pod is None:
         return
     try:
-        Desk(of.cluster, of.namespace, pod, of.port, of.token).taken()
+        of.desk(pod).taken()
     except (UnreachableError, NotThereError):
         return
 
@@ -241,9 +247,7 @@ class _Attendance:
                 self._check_pending(now)
             elif time.monotonic() - asked_s >= ASK_EVERY_S:
                 asked_s = time.monotonic()
-                desk = Desk(
-                    self._of.cluster, self._of.namespace, now.master, self._of.port, self._of.token
-                )
+                desk = self._of.desk(now.master)
                 state = self._ask(desk) or state
                 if state.phase == "ended":
                     return state, desk

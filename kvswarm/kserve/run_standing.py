@@ -151,8 +151,9 @@ def _unscheduled(pod: Document) -> Trouble | None:
     condition = _condition(pod)
     if condition is None or _phase(pod) in ENDED:
         return None
+    why = condition.get("message") or condition.get("reason")
     return Trouble(
-        what=f"no node takes pod {_name(pod)}: {condition.get('message') or condition.get('reason')}",
+        what=f"no node takes pod {_name(pod)}: {why}",
         fix="Ask for less (--worker-cpus, --worker-memory, --workers), or for other nodes "
         "(--node-selector, --toleration, no --away-from-gpus).",
     )
@@ -198,17 +199,15 @@ def _job_troubles(name: str, jobs: Sequence[Document], events: Iterable[Document
                     fix=fix,
                 )
             )
-    for job in jobs:
-        for condition in job.get("status", {}).get("conditions") or []:
-            if (
-                condition["type"] == "Failed"
-                and condition["status"] == "True"
-                and condition.get("reason") == "DeadlineExceeded"
-            ):
-                troubles.append(
-                    Trouble(
-                        what=f"job {_name(job)} ran past its deadline: {condition.get('message')}",
-                        fix="Give more time with --deadline.",
-                    )
-                )
+    troubles += [
+        Trouble(
+            what=f"job {_name(job)} ran past its deadline: {condition.get('message')}",
+            fix="Give more time with --deadline.",
+        )
+        for job in jobs
+        for condition in job.get("status", {}).get("conditions") or []
+        if condition["type"] == "Failed"
+        and condition["status"] == "True"
+        and condition.get("reason") == "DeadlineExceeded"
+    ]
     return troubles
