@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import kvswarm
+from kvswarm.cli_cluster import fetch, kserve
 from kvswarm.commands.in_cluster_options import in_cluster_asked, in_cluster_options
 from kvswarm.commands.manifest_options import manifest_options
+from kvswarm.commands.run_flags import run_options
 from kvswarm.errors import EXIT_INTERRUPTED, KvswarmError, UsageError
 from kvswarm.serving.versions import NEWEST
-from kvswarm.swarm.options import OPTIONS
 
 if TYPE_CHECKING:
     from kvswarm.commands.serve import Serve
@@ -60,24 +60,6 @@ class Processes(click.IntRange):
 def usable_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that `run` shares with plain Locust."""
-    for option in reversed(OPTIONS):
-        settings: dict[str, Any] = {"help": option.help, "metavar": option.metavar}
-        if option.kind is bool:
-            settings = {"help": option.help, "is_flag": True}
-        elif option.choices is not None:
-            settings = {"help": option.help, "type": click.Choice(option.choices)}
-        else:
-            settings["type"] = option.kind
-        if option.repeated:
-            settings["multiple"] = True
-        if option.name == "profile":
-            settings.update(default="standard", show_default=True)
-        command = click.option(f"--{option.name}", option.key, **settings)(command)
-    return command
 
 
 @commands.command()
@@ -288,27 +270,6 @@ def worker(master_host: str, master_port: int, processes: int | None) -> None:
 
 
 @commands.command()
-@click.option("--namespace", required=True, metavar="N", help="Namespace of the run.")
-@click.option("--run", "name", required=True, metavar="NAME", help="Its name, as it was printed.")
-@click.option("--context", metavar="C", help="Entry of the kubeconfig; default: its current.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), metavar="DIR", help="The run directory itself."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print summary.json.")
-def fetch(namespace: str, name: str, context: str | None, out: Path | None, as_json: bool) -> int:
-    """Fetch the results of a run that was left on a cluster, and take it away.
-
-    Example: kvswarm fetch --namespace llm --run kvswarm-3f2a91
-    """
-    from kvswarm.commands.fetch import FetchRequest  # noqa: PLC0415 - keeps --help quick
-    from kvswarm.commands.fetch import fetch as fetch_run  # noqa: PLC0415
-
-    return fetch_run(
-        FetchRequest(namespace=namespace, run=name, context=context, out=out, as_json=as_json)
-    )
-
-
-@commands.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option(
     "--baseline",
@@ -412,6 +373,10 @@ def calibrate(max_streams: int, error_share: float) -> int:
     from kvswarm.commands.calibrate import calibrate as run_calibration  # noqa: PLC0415
 
     return run_calibration(max_streams=max_streams, error_share=error_share)
+
+
+commands.add_command(fetch)
+commands.add_command(kserve)
 
 
 def main() -> None:

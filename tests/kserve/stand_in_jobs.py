@@ -275,7 +275,7 @@ class StandInJobs:
                     (place / key).write_bytes(base64.b64decode(text))
             places[mount["mountPath"]] = str(place)
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("KVSWARM_", "LOCUST_"))}
-        environment = {**kept, "TMPDIR": places["/tmp"]}
+        environment = {**kept, "TMPDIR": places["/tmp"]}  # noqa: S108
         for variable in spec.get("env", []):
             reference = variable["valueFrom"]["secretKeyRef"]
             secret = self._needed("Secret", reference["name"])
