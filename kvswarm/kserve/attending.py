@@ -376,7 +376,7 @@ class _Log(threading.Thread):
         if self._over.is_set() or (self._since and _moment(stamp) <= _moment(self._since)):
             return
         self._since = stamp
-        self._say(text)
+        self._say(f"  | {text}")
 
 
 def _error(trouble: Trouble) -> ClusterError:

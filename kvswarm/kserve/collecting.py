@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from kvswarm.archive import BLOCK_BYTES, sha256_of
+from kvswarm.archive import sha256_of
 from kvswarm.kserve.cluster import Cluster
 from kvswarm.kserve.handing import OUR_HEADER, TOKEN_HEADER, State
 from kvswarm.kserve.kinds import KINDS
@@ -33,6 +33,8 @@ PARTIAL: Final = 206
 MULTIPLE_CHOICES: Final = 300
 TRIES: Final = 5
 """Times in a row that a copy may break off without having brought a byte."""
+BLOCK_BYTES: Final = 1 << 16
+"""Small: of a block that is cut, urllib3 gives nothing, and it has to be asked for again."""
 ASK_S: Final = 10.0
 BLOCK_S: Final = 60.0
 

@@ -7,6 +7,7 @@ Not: watching or waiting, see `attending.py`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -62,9 +63,11 @@ def standing(
     ended = next((pod for pod in masters if _phase(pod) in ENDED), None)
     up = sum(_phase(pod) == RUNNING for pod in helpers)
     down = [pod for pod in helpers if _phase(pod) == "Failed"]
-    words = [f"master: {_words(masters)}", f"workers: {up} of {workers} running"]
-    words += [f"{_name(pod)}: {_waits(pod)}" for pod in helpers if _waits(pod)]
-    words += [f"{_name(pod)}: {_how_ended(pod)}" for pod in down]
+    waiting = Counter(reason for pod in helpers if (reason := _waits(pod)))
+    of_workers = [f"workers: {up} of {workers} running"]
+    of_workers += [f"{count} {why}" for why, count in sorted(waiting.items())]
+    words = [f"master: {_words(masters)}", ", ".join(of_workers)]
+    words += [f"{_name(pod)} {_how_ended(pod)}" for pod in down]
     troubles = [each for pod in pods if (each := _pod_trouble(pod)) is not None]
     troubles += _job_troubles(name, jobs, events)
     return Standing(

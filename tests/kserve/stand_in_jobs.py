@@ -20,6 +20,7 @@ import contextlib
 import datetime
 import http.server
 import os
+import re
 import signal
 import socket
 import ssl
@@ -259,8 +260,8 @@ class StandInJobs:
         name, spec = pod["metadata"]["name"], pod["spec"]["containers"][0]
         own = self._folder / name
         own.mkdir()
-        places = {}
-        for mount in spec["volumeMounts"]:
+        places: dict[str, str] = {}
+        for mount in sorted(spec["volumeMounts"], key=lambda mount: mount["name"] == "files"):
             (volume,) = [v for v in pod["spec"]["volumes"] if v["name"] == mount["name"]]
             place = own / mount["name"]
             place.mkdir()
@@ -270,7 +271,7 @@ class StandInJobs:
             if "configMap" in volume:
                 found = self._needed("ConfigMap", volume["configMap"]["name"])
                 for key, text in found.get("data", {}).items():
-                    (place / key).write_text(text)
+                    (place / key).write_text(_mounted(text, places))
                 for key, text in found.get("binaryData", {}).items():
                     (place / key).write_bytes(base64.b64decode(text))
             places[mount["mountPath"]] = str(place)
@@ -285,11 +286,7 @@ class StandInJobs:
             environment[variable["name"]] = value
         services = {name: machine_address() for name in self.names("Service")}
         words = [services.get(word, word).replace("$$(", "$(") for word in spec["args"]]
-        for mounted, place in places.items():
-            words = [
-                place + word.removeprefix(mounted) if word.startswith(mounted) else word
-                for word in words
-            ]
+        words = [_mounted(word, places) for word in words]
         assert spec["command"] == ["kvswarm"]
         return (sys.executable, "-m", "kvswarm", *words), environment
 
@@ -423,6 +420,12 @@ class Kubelet:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+
+def _mounted(text: str, places: dict[str, str]) -> str:
+    """Text with the folders that stand for a pod's mount paths."""
+    pattern = "|".join(re.escape(mounted) for mounted in places)
+    return re.sub(rf"(?<![\w/])(?:{pattern})(?=/)", lambda found: places[found.group()], text)
 
 
 def kill_tree(process: subprocess.Popen[bytes]) -> None:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import http.server
+import json
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "swarm"))
+from cutting_line import cutting
 from kube_api_server import ApiServer
 from running import KVSWARM, Done, Going, Run, forgiving, free_port, going, until
-from stand_in_jobs import Fate, StandInJobs, machine_address
+from stand_in_jobs import Fate, StandInJobs, kill_tree, machine_address
 
+from kvswarm.kserve.attending import find_run
 from kvswarm.kserve.cluster import Cluster
+from kvswarm.kserve.refusals import NotAllowedError
 from kvswarm.simulator.launch import start_simulator
 
 pytestmark = pytest.mark.kube
@@ -73,6 +82,49 @@ def left(jobs: StandInJobs) -> list[str]:
     ]
 
 
+class Particular(http.server.BaseHTTPRequestHandler):
+    """Answers those alone who have the key and the header."""
+
+    protocol_version = "HTTP/1.1"
+    key = tenant = ""
+
+    def do_GET(self) -> None:
+        self._answer(b'{"data": [{"id": "m"}]}', "application/json")
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        delta = {"choices": [{"delta": {"content": " a"}}]}
+        last = {"choices": [{"delta": {}, "finish_reason": "length"}]}
+        events = b"".join(b"data: %s\n\n" % json.dumps(each).encode() for each in (delta, last))
+        self._answer(events + b"data: [DONE]\n\n", "text/event-stream")
+
+    def _answer(self, body: bytes, kind: str) -> None:
+        known = (
+            self.headers["Authorization"] == self.key and self.headers["X-Tenant"] == self.tenant
+        )
+        self.send_response(200 if known else 401)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def particular(key: str, tenant: str) -> Iterator[str]:
+    """Such a server, where pods can reach it."""
+    handler = type("Handler", (Particular,), {"key": key, "tenant": tenant})
+    with http.server.ThreadingHTTPServer((machine_address(), 0), handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://{machine_address()}:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
 def result(done: Done, folder: Path) -> Run:
     """The only run directory here."""
     (path,) = [each for each in (folder / "runs").iterdir() if not each.name.startswith(".")]
@@ -99,3 +151,232 @@ def test_a_run_on_the_cluster_ends_up_here(
     assert "TTFT" in done.out
     assert "workers: 2 of 2 running" in done.err
     assert "requests" in done.err  # the master's own lines
+
+
+SLOW = "requests: 400\nconcurrency: 4\nmax_tokens: 40\n"
+"""A run that takes long enough to do something to it."""
+
+
+def in_mid_run(jobs: StandInJobs, tmp_path: Path, run: Going) -> str:
+    """Wait until requests have been written down; give the run's name."""
+
+    def begun() -> bool:
+        assert run.process.poll() is None, run.err
+        found = list((tmp_path / "pods").glob("*-master-0/runs/*"))
+        return bool(found) and Run(found[0]).journalled() >= 8
+
+    until(begun, "in mid-run")
+    (name,) = [job.removesuffix("-master") for job in jobs.jobs if job.endswith("-master")]
+    return name
+
+
+def test_a_worker_that_is_killed_degrades_the_run_and_ends_no_other(
+    stand: Stand, tmp_path: Path, config: Path, namespace: str, target: str
+) -> None:
+    """The verdict says so, and the results come all the same."""
+    slow = forgiving(tmp_path, SLOW + "on_worker_loss: continue\n")
+    with stand() as jobs:
+        with started(tmp_path, config, namespace, target, "--profile", slow) as run:
+            name = in_mid_run(jobs, tmp_path, run)
+            kill_tree(jobs.process(f"{name}-workers-0"))
+            done = run.end()
+        until(lambda: not left(jobs), "all is taken away")
+    here = result(done, tmp_path)
+    assert [worker["lost"] for worker in here.info["workers"]].count(True) == 1
+    assert any("lost" in reason for reason in here.summary["verdict"]["reasons"])
+    assert here.summary["verdict"]["status"] != "valid"
+    assert f"{name}-workers-0 ended with code" in done.err
+
+
+def test_ctrl_c_ends_the_run_in_order_and_keeps_what_was_measured(
+    stand: Stand, tmp_path: Path, config: Path, namespace: str, target: str
+) -> None:
+    """Whoever lacks the token cannot do that; nothing is left on the cluster."""
+    slow = forgiving(tmp_path, SLOW)
+    with stand() as jobs:
+        with started(tmp_path, config, namespace, target, "--profile", slow) as run:
+            name = in_mid_run(jobs, tmp_path, run)
+            of = find_run(Cluster.connect(), namespace, name)
+            with pytest.raises(NotAllowedError, match="the token is another one"):
+                replace(of, token="0" * 64).desk(f"{name}-master-0").stop()
+            done = run.end(signal.SIGINT)
+        until(lambda: not left(jobs), "all is taken away")
+    assert done.code == 130, done.err
+    here = result(done, tmp_path)
+    assert here.info["ended"] == "interrupted"
+    assert 8 <= len(here.rows) < 400
+
+
+def test_who_leaves_is_told_how_to_come_back_and_fetch_brings_the_results(
+    stand: Stand, tmp_path: Path, config: Path, namespace: str, target: str
+) -> None:
+    """A second Ctrl-C; the run has gone on, and ends as if nobody had left."""
+    slow = forgiving(tmp_path, SLOW + "drain_s: 30\n")
+    with stand() as jobs:
+        with started(tmp_path, config, namespace, target, "--profile", slow) as run:
+            name = in_mid_run(jobs, tmp_path, run)
+            run.process.send_signal(signal.SIGSTOP)
+            run.process.send_signal(signal.SIGINT)
+            run.process.send_signal(signal.SIGTERM)
+            done = run.end(signal.SIGCONT)
+        assert done.code == 130, done.err
+        assert f"kvswarm fetch --namespace {namespace} --run {name}" in done.err
+        assert f"kubectl delete -n {namespace}" in done.err
+        assert not (tmp_path / "runs").exists()
+        assert f"Job/{name}-master" in left(jobs)
+        words = ("fetch", "--namespace", namespace, "--run", name, "--json")
+        with going(*KVSWARM, *words, cwd=tmp_path, env={"KUBECONFIG": str(config)}) as fetching:
+            fetched = fetching.end()
+        until(lambda: not left(jobs), "all is taken away")
+    here = Run(next(each for each in (tmp_path / "runs").iterdir()))
+    assert fetched.code == 0, fetched.err
+    assert json.loads(fetched.out) == here.summary
+    assert len(here.rows) == 400
+
+
+def test_a_run_whose_starter_was_killed_can_be_fetched(
+    stand: Stand, tmp_path: Path, config: Path, namespace: str, target: str
+) -> None:
+    """`kill -9`, a closed laptop: the cluster has all that is needed."""
+    with stand() as jobs:
+        slow = forgiving(tmp_path, SLOW)
+        with started(tmp_path, config, namespace, target, "--profile", slow) as run:
+            name = in_mid_run(jobs, tmp_path, run)
+            run.end(signal.SIGKILL)
+        words = ("fetch", "--namespace", namespace, "--run", name, "--out", "mine")
+        with going(*KVSWARM, *words, cwd=tmp_path, env={"KUBECONFIG": str(config)}) as fetching:
+            fetched = fetching.end()
+        until(lambda: not left(jobs), "all is taken away")
+    assert fetched.code == 0, fetched.err
+    assert len(Run(tmp_path / "mine").rows) == 400
+
+
+def test_a_copy_that_breaks_off_goes_on(  # noqa: PLR0913, PLR0917 - fixtures
+    stand: Stand, api: ApiServer, tmp_path: Path, config: Path, namespace: str, target: str
+) -> None:
+    """Each connection to the API server is cut after some hundred kilobytes."""
+    with stand() as jobs, cutting(api.port, after_bytes=300_000) as line:
+        config.write_text(config.read_text().replace(f":{api.port}", f":{line.port}"))
+        with started(tmp_path, config, namespace, target) as run:
+            done = run.end()
+        assert done.code == 0, done.err
+        until(lambda: not left(jobs), "all is taken away")
+    assert line.cuts >= 2
+    (there,) = (tmp_path / "pods").glob("*-master-0/runs/*")
+    here = result(done, tmp_path)
+    assert (here.path / "report.html").read_bytes() == (there / "report.html").read_bytes()
+
+
+def test_a_target_that_the_pods_cannot_reach_ends_with_the_same_code_as_here(
+    stand: Stand, tmp_path: Path, config: Path, namespace: str
+) -> None:
+    """The master's own words are told, and nothing is left."""
+    nobody = f"http://{machine_address()}:9"
+    with stand() as jobs:
+        with started(tmp_path, config, namespace, nobody) as run:
+            done = run.end()
+        until(lambda: not left(jobs), "all is taken away")
+    assert done.code == 4, done.err
+    assert f"on the cluster: {nobody}" in done.err
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_master_that_dies_is_told_with_the_end_of_its_log(
+    stand: Stand, tmp_path: Path, config: Path, namespace: str, target: str
+) -> None:
+    """Its results are gone with it, unless a claim has them."""
+    with stand() as jobs:
+        slow = forgiving(tmp_path, SLOW)
+        with started(tmp_path, config, namespace, target, "--profile", slow) as run:
+            name = in_mid_run(jobs, tmp_path, run)
+            kill_tree(jobs.process(f"{name}-master-0"))
+            done = run.end()
+        until(lambda: not left(jobs), "all is taken away")
+    assert done.code == 4, done.err
+    assert "the master ended with code 137 (OOMKilled)" in done.err
+    assert "\n    Waiting for 2 workers" in done.err
+    assert "--results-claim" in done.err
+
+
+@pytest.mark.parametrize(
+    ("fates", "told"),
+    [
+        ({"worker": Fate(pull="fails")}, "the image registry/kvswarm:1 cannot be pulled"),
+        ({"master": Fate(create="quota")}, "exceeded quota"),
+    ],
+)
+def test_pods_that_cannot_start_end_it_at_once_and_leave_nothing(  # noqa: PLR0913, PLR0917
+    fates: dict[str, Fate],
+    told: str,
+    stand: Stand,
+    tmp_path: Path,
+    config: Path,
+    namespace: str,
+    target: str,
+) -> None:
+    """What the cluster says is told, and what to do about it."""
+    with stand(**fates) as jobs:
+        with started(tmp_path, config, namespace, target) as run:
+            done = run.end()
+        until(lambda: not left(jobs), "all is taken away")
+    assert done.code == 4, done.err
+    assert told in done.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_ctrl_c_before_the_pods_run_leaves_nothing(
+    stand: Stand, tmp_path: Path, config: Path, namespace: str, target: str
+) -> None:
+    """There is no master to tell, and nothing to keep."""
+    with stand(master=Fate(schedule="fails")) as jobs:
+        with started(tmp_path, config, namespace, target) as run:
+            until(lambda: "not scheduled: 0/1 nodes" in run.err, "it is told what it waits for")
+            done = run.end(signal.SIGINT)
+        until(lambda: not left(jobs), "all is taken away")
+    assert done.code == 130, done.err
+    assert "nothing was measured" in done.err
+
+
+def test_secrets_reach_the_pods_by_reference_and_are_written_nowhere(
+    stand: Stand, api: ApiServer, tmp_path: Path, config: Path, namespace: str
+) -> None:
+    """A key from a Secret of the namespace, and a header of the command line."""
+    secret = {"metadata": {"name": "keys"}, "data": {"k": base64.b64encode(b"key-0815").decode()}}
+    status, answer = api.ask("POST", f"/api/v1/namespaces/{namespace}/secrets", secret)
+    assert status == 201, answer
+    with stand() as jobs, particular("Bearer key-0815", "tenant-4711") as url:
+        words = ("--api-key-env", "LLM_KEY", "--secret-env", "LLM_KEY=keys/k")
+        header = ("--header", "X-Tenant: tenant-4711")
+        with started(tmp_path, config, namespace, url, *words, *header) as run:
+            done = run.end()
+        assert done.code == 0, done.err
+        for job in jobs.jobs.values():
+            assert "key-0815" not in json.dumps(job)
+            assert "tenant-4711" not in json.dumps(job)
+    here = result(done, tmp_path)
+    assert here.summary["requests"]["ok"] == 20
+    for path in here.path.iterdir():
+        assert b"key-0815" not in path.read_bytes()
+        assert b"tenant-4711" not in path.read_bytes()
+
+
+def test_a_claim_keeps_the_results_and_has_the_prompts(
+    stand: Stand, tmp_path: Path, config: Path, namespace: str, target: str
+) -> None:
+    """What is too large for a ConfigMap is read from a volume; the results are there and here."""
+    data, kept = tmp_path / "pods" / "data", tmp_path / "pods" / "kept"
+    with stand() as jobs:
+        data.mkdir()
+        (data / "rows.jsonl").write_text('{"prompt": "one"}\n{"prompt": "two"}\n')
+        words = ("--data-claim", "data", "--results-claim", "kept")
+        more = ("--set", "prompts=/data/rows.jsonl")
+        with started(tmp_path, config, namespace, target, *words, *more) as run:
+            done = run.end()
+        assert done.code == 0, done.err
+        until(lambda: not left(jobs), "all is taken away")
+    here = result(done, tmp_path)
+    assert (kept / here.path.name / "summary.json").read_bytes() == (
+        here.path / "summary.json"
+    ).read_bytes()
+    assert here.info["profile"]["prompt"]["prompts_file"].endswith("/rows.jsonl")
