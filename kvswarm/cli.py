@@ -16,6 +16,7 @@ from kvswarm.cli_cluster import fetch, kserve
 from kvswarm.commands.in_cluster_options import in_cluster_asked, in_cluster_options
 from kvswarm.commands.manifest_options import manifest_options
 from kvswarm.commands.run_flags import run_options
+from kvswarm.commands.service_options import service_asked, service_options
 from kvswarm.errors import EXIT_INTERRUPTED, KvswarmError, UsageError
 from kvswarm.serving.versions import NEWEST
 
@@ -115,9 +116,7 @@ def usable_cores() -> int:
     metavar="S",
     help="Seconds to wait for its GET /health; default: 600.",
 )
-@click.option("--namespace", metavar="N", help="Namespace of the run.")
-@click.option("--service", metavar="S", help="Service of KServe to measure.")
-@click.option("--context", metavar="C", help="Entry of the kubeconfig; default: its current.")
+@service_options
 @in_cluster_options
 @click.option(
     "--hand-over",
@@ -183,6 +182,7 @@ def run(  # noqa: PLR0913, PLR0917 - one per flag
             baseline=baseline,
             sweep=_only(sweeps),
             serve=_serve(serve, serve_version, serve_timeout),
+            service=service_asked(values),
             dry_run=dry_run,
             as_json=as_json,
             argv=_redacted(sys.argv[1:]),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from kvswarm.commands.run_flags import run_options
+
+NOT_OF_THE_OPERATOR: Final = ("api-key-env", "metrics-port", "metrics-host", "out")
+"""It takes no secrets, opens no port of ours, and keeps nothing of its pods."""
 
 
 @click.command()
@@ -40,7 +44,7 @@ def kserve() -> None:
 
 
 @kserve.command()
-@run_options
+@partial(run_options, without=NOT_OF_THE_OPERATOR)
 @click.option("--url", required=True, metavar="URL", help="The server's address in the cluster.")
 @click.option("--namespace", required=True, metavar="N", help="Namespace of the LocustTest.")
 @click.option("--name", default="kvswarm", show_default=True, metavar="NAME", help="Its name.")

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from kvswarm.commands.checks import check, profile_of
+from kvswarm.commands.checks import check_flags, profile_of
 from kvswarm.commands.in_cluster_options import InCluster
 from kvswarm.commands.load import FAR_WORKERS_WAIT_S, RunRequest
 from kvswarm.commands.report import report, show
@@ -55,6 +55,7 @@ from kvswarm.profiles.model import Profile
 from kvswarm.rundir import RUNS, RunDir, new_name
 from kvswarm.swarm.options import overrides_of
 from kvswarm.swarm.secrets import headers_of
+from kvswarm.workload.workload import open_workload
 
 CA_NAME: Final = "ca.pem"
 UNBOUNDED_S: Final = 86_400
@@ -70,7 +71,9 @@ def run_on_cluster(request: RunRequest, asked: InCluster) -> int:
     """Make a run on a cluster; give its exit code. Raises KvswarmError."""
     _check_flags(request, asked)
     profile = profile_of(request)
-    check(_as_checked_here(request), profile, workload=not _reads_claim(asked, profile))
+    check_flags(_as_checked_here(request), profile)
+    if not _reads_claim(asked, profile):
+        open_workload(profile)
     directory = new_name(profile.name)
     target = request.out or RUNS / directory
     if request.dry_run:
@@ -183,10 +186,15 @@ def _taken_away(of: OfRun, take_away: Callable[[], None]) -> None:
 
 
 def _check_flags(request: RunRequest, asked: InCluster) -> None:
+    service = request.service
     for flag, given in (
         ("--master", request.master is not None),
         ("--serve", request.serve is not None),
         ("--sweep", request.sweep is not None),
+        (
+            "--token-from-kubeconfig",
+            service is not None and service.token_from_kubeconfig,
+        ),
         ("--metrics-port", request.values.get("metrics_port") is not None),
     ):
         if given:
@@ -238,6 +246,8 @@ def _planned(request: RunRequest, asked: InCluster, profile: Profile, directory:
         arguments += ["--url", request.url]
     else:
         arguments += ["--namespace", asked.namespace, "--service", str(asked.pods.service)]
+        if request.service is not None and request.service.kind is not None:
+            arguments += ["--kind", request.service.kind]
     for key in PASSED_ON:
         if values.get(key) is not None:
             arguments += [f"--{key.replace('_', '-')}", str(values[key])]

@@ -13,7 +13,6 @@ from typing import Any, Final
 import click
 
 from kvswarm.commands.load import LOCUSTFILES
-from kvswarm.errors import UsageError
 from kvswarm.kserve.locust_test import FOLDER, LOCUSTFILE, OperatorRun, locust_test
 from kvswarm.kserve.run_pods import Share
 from kvswarm.profiles.flat import PROFILE_NAME, flat_profile
@@ -21,12 +20,6 @@ from kvswarm.profiles.load import load_profile
 from kvswarm.swarm.options import locust_arguments, locust_users, overrides_of
 
 CA_NAME: Final = "ca.pem"
-REFUSED: Final = {
-    "api_key_env": "it takes no secrets",
-    "metrics_port": "it opens no other port; figures are at /llm/metrics of the web UI",
-    "metrics_host": "it opens no other port; figures are at /llm/metrics of the web UI",
-    "out": "its pods keep nothing",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,20 +45,15 @@ def show_locust_test(request: OperatorRequest) -> None:
 
 
 def operator_run(request: OperatorRequest) -> OperatorRun:
-    """The run as plain data. Raises UsageError or ProfileError."""
+    """The run as plain data. Raises ProfileError."""
     values = request.values
-    for key, why in REFUSED.items():
-        if values.get(key) is not None:
-            raise UsageError(
-                f"--{key.replace('_', '-')}: not with the Locust operator: {why}",
-                fix="Leave it out, or take `kvswarm run --in-cluster`.",
-            )
     overrides = overrides_of(values)
     load = load_profile(values["profile"], overrides).load
     flat = flat_profile(values["profile"], overrides)
     files = {LOCUSTFILE: LOCUSTFILES["standard"].read_bytes(), **flat.files}
     kept: dict[str, Any] = {
-        key: values.get(key) for key in ("model", "insecure", "metrics_url", "traceparent")
+        key: values.get(key)
+        for key in ("model", "insecure", "gateway", "metrics_url", "traceparent")
     }
     kept["profile"] = f"{FOLDER}/{PROFILE_NAME}"
     if values.get("ca_file") is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import click
@@ -10,9 +10,13 @@ import click
 from kvswarm.swarm.options import OPTIONS
 
 
-def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that `run` shares with plain Locust."""
+def run_options(
+    command: Callable[..., Any], *, without: Collection[str] = ()
+) -> Callable[..., Any]:
+    """Add the options that `run` shares with plain Locust; `without`: names of those left out."""
     for option in reversed(OPTIONS):
+        if option.name in without:
+            continue
         settings: dict[str, Any] = {"help": option.help, "metavar": option.metavar}
         if option.kind is bool:
             settings = {"help": option.help, "is_flag": True}

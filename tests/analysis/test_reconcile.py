@@ -186,7 +186,8 @@ def test_all_replicas_together_are_held_against_the_client(tmp_path: Path) -> No
     ]  # fmt: skip
     lines, reasons = told(tmp_path, parts, info=asked("a", "b"))
     assert reasons == []
-    assert lines["requests"]["explained"] == lines["output_tokens"]["explained"] == "They agree."
+    assert lines["requests"]["explained"] == "They agree, over all 2 replicas."
+    assert lines["output_tokens"]["explained"] == "They agree."
     assert lines["ttft_ms"]["server"] == pytest.approx(98.0)
 
 
@@ -243,3 +244,46 @@ def test_what_a_server_did_for_failed_requests_is_not_compared(tmp_path: Path) -
     lines, reasons = told(tmp_path, after(page(COUNT - 1, generation_tokens=500)), rows)
     assert reasons == []
     assert "failed requests" in lines["output_tokens"]["explained"]
+
+
+def with_pods(*names: str, late: str) -> RunInfo:
+    """A run on a service of these pods, one of which was not ready before the load."""
+    return run_info(
+        metrics=[
+            MetricsInfo(name=name, url=f"http://{name}/m", late=name == late) for name in names
+        ]
+    )
+
+
+def test_a_pod_that_came_in_mid_run_has_counted_from_zero(tmp_path: Path) -> None:
+    """What it had counted before its first page is of the run, too."""
+    parts = [
+        ("a", -1.0, page()), ("b", 5.0, page(30)),
+        ("a", 20.0, page(40)), ("b", 20.7, page(60)),
+    ]  # fmt: skip
+    lines, reasons = told(tmp_path / "late", parts, info=with_pods("a", "b", late="b"))
+    assert reasons == []
+    assert (lines["requests"]["server"], lines["output_tokens"]["server"]) == (100, 400)
+    assert lines["requests"]["explained"] == "They agree, over all 2 replicas."
+    lines, _ = told(tmp_path / "there", parts, info=asked("a", "b"))
+    assert lines["requests"]["server"] == 70
+    assert "do not cover the window" in lines["requests"]["explained"]
+
+
+def test_a_late_pod_that_was_asked_in_time_is_counted_from_its_page(tmp_path: Path) -> None:
+    """It may have been unready for a moment, and have served others before."""
+    parts = [("a", -1.0, page(900)), ("a", 20.0, page(1000))]
+    lines, reasons = told(tmp_path, parts, info=with_pods("a", late="a"))
+    assert reasons == []
+    assert lines["requests"]["explained"] == "They agree."
+
+
+def test_a_pod_that_left_in_mid_run_makes_the_figures_those_of_a_part(tmp_path: Path) -> None:
+    """What it served after its last page is not known."""
+    parts = [
+        ("a", -1.0, page()), ("b", -0.7, page()),
+        ("a", 20.0, page(40)), ("b", 5.0, page(20)),
+    ]  # fmt: skip
+    lines, reasons = told(tmp_path, parts, info=with_pods("a", "b", late=""))
+    assert reasons == []
+    assert "do not cover the window" in lines["requests"]["explained"]

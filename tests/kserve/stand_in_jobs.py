@@ -19,10 +19,10 @@ import base64
 import contextlib
 import datetime
 import http.server
+import json
 import os
 import re
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -36,6 +36,7 @@ from urllib.parse import parse_qs, urlparse
 import psutil
 import trustme
 from kube_api_server import ApiServer
+from stand_in_network import machine_address
 
 from kvswarm.kserve.cluster import Cluster
 from kvswarm.kserve.kinds import KINDS
@@ -46,15 +47,6 @@ MERGE = "application/merge-patch+json"
 LOOK_S = 0.1
 CERTAIN_S = 60.0
 OWNED = ("ConfigMap", "Secret", "ServiceAccount", "Role", "RoleBinding", "Service", "NetworkPolicy")
-
-
-def machine_address() -> str:
-    """This machine's first IPv4 address that is no loopback."""
-    for addresses in psutil.net_if_addrs().values():
-        for each in addresses:
-            if each.family == socket.AF_INET and not each.address.startswith("127."):
-                return each.address
-    raise AssertionError("this machine has no address but loopback")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,7 +267,8 @@ class StandInJobs:
                 for key, text in found.get("binaryData", {}).items():
                     (place / key).write_bytes(base64.b64decode(text))
             places[mount["mountPath"]] = str(place)
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("KVSWARM_", "LOCUST_"))}
+        ours = ("KVSWARM_", "LOCUST_", "KUBECONFIG")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
         environment = {**kept, "TMPDIR": places["/tmp"]}  # noqa: S108
         for variable in spec.get("env", []):
             reference = variable["valueFrom"]["secretKeyRef"]
@@ -284,11 +277,27 @@ class StandInJobs:
                 raise ClusterError(f"couldn't find key {reference['key']} in Secret")
             value = base64.b64decode(secret["data"][reference["key"]]).decode()
             environment[variable["name"]] = value
+        if pod["spec"]["automountServiceAccountToken"]:
+            environment |= self._account(pod["spec"]["serviceAccountName"], own)
         services = {name: machine_address() for name in self.names("Service")}
         words = [services.get(word, word).replace("$$(", "$(") for word in spec["args"]]
         words = [_mounted(word, places) for word in words]
         assert spec["command"] == ["kvswarm"]
         return (sys.executable, "-m", "kvswarm", *words), environment
+
+    def _account(self, name: str, folder: Path) -> dict[str, str]:
+        """What a pod knows of the API server: here by a kubeconfig with its account's own token."""
+        path = f"{KINDS['ServiceAccount'].path(self.namespace, name)}/token"
+        status, answer = self._api.ask("POST", path, {"spec": {"audiences": []}})
+        assert status == 201, answer
+        config = json.loads(self._api.kubeconfig(folder / "kubeconfig").read_text())
+        config["users"][0]["user"] = {"token": answer["status"]["token"]}
+        (folder / "kubeconfig").write_text(json.dumps(config))
+        return {
+            "KUBECONFIG": str(folder / "kubeconfig"),
+            "KUBERNETES_SERVICE_HOST": "127.0.0.1",
+            "KUBERNETES_SERVICE_PORT": str(self._api.port),
+        }
 
     def _needed(self, kind: str, name: str) -> dict[str, Any]:
         found = self._cluster.get(KINDS[kind], self.namespace, name)

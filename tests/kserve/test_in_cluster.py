@@ -19,11 +19,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "swarm"))
 from cutting_line import cutting
 from kube_api_server import ApiServer
+from measured_service import inference_service, wait_for_pods, wait_until_ready
 from running import KVSWARM, Done, Going, Run, forgiving, free_port, going, until
-from stand_in_jobs import Fate, StandInJobs, kill_tree, machine_address
+from stand_in_jobs import Fate, StandInJobs, kill_tree
+from stand_in_kserve import StandIn
+from stand_in_network import machine_address
 
 from kvswarm.kserve.attending import find_run
 from kvswarm.kserve.cluster import Cluster
+from kvswarm.kserve.kinds import KINDS
 from kvswarm.kserve.refusals import NotAllowedError
 from kvswarm.simulator.launch import start_simulator
 
@@ -62,13 +66,13 @@ def stand(api: ApiServer, namespace: str, config: Path, tmp_path: Path) -> Stand
 
 
 def started(
-    tmp_path: Path, config: Path, namespace: str, url: str, *more: str | Path
+    tmp_path: Path, config: Path, namespace: str, url: str | None, *more: str | Path
 ) -> contextlib.AbstractContextManager[Going]:
     """`kvswarm run --in-cluster` with two workers."""
     profile = () if "--profile" in more else ("--profile", forgiving(tmp_path))
     return going(
         *KVSWARM, "run", "--in-cluster", "--namespace", namespace, "--workers", "2",
-        "--image", "registry/kvswarm:1", "--url", url, *profile,
+        "--image", "registry/kvswarm:1", *(("--url", url) if url else ()), *profile,
         "--master-bind-port", str(free_port()), "--hand-over", str(free_port()), *more,
         cwd=tmp_path, env={"KUBECONFIG": str(config)},
     )  # fmt: skip
@@ -380,3 +384,27 @@ def test_a_claim_keeps_the_results_and_has_the_prompts(
         here.path / "summary.json"
     ).read_bytes()
     assert here.info["profile"]["prompt"]["prompts_file"].endswith("/rows.jsonl")
+
+
+def test_a_service_is_found_from_within_with_the_rights_of_the_runs_own_role(
+    stand: Stand, tmp_path: Path, config: Path, namespace: str
+) -> None:
+    """The master asks as the account that was made for it; its pods' metrics are there."""
+    cluster = Cluster.connect()
+    with StandIn(cluster, namespace) as kserve, stand() as jobs:
+        for document in inference_service(namespace):
+            cluster.apply(document)
+        wait_until_ready(cluster, KINDS["InferenceService"], namespace, "qwen")
+        wait_for_pods(kserve, "qwen", 1)
+        with started(tmp_path, config, namespace, None, "--service", "qwen") as run:
+            done = run.end()
+        assert done.code == 0, done.err
+        until(lambda: not left(jobs), "all is taken away")
+        assert not {"ServiceAccount", "RoleBinding"} & {
+            kind for kind in ("ServiceAccount", "RoleBinding") if jobs.names(kind)
+        }
+    here = result(done, tmp_path)
+    assert here.info["target"]["service"]["name"] == "qwen"
+    (metrics,) = here.info["metrics"]
+    assert metrics["name"].startswith("qwen-predictor")
+    assert here.summary["server"]["reconciliation"]["requests"]["explained"] == "They agree."
