@@ -96,7 +96,7 @@ def run_on_cluster(request: RunRequest, asked: InCluster) -> int:
     say(f"Run {run.name} in namespace {run.namespace} of {cluster.server}")
     with stoppable() as wishes:
         try:
-            start(cluster, made)
+            start(of, made)
             state = collected(of, target, wishes, lambda: remove(cluster, made))
         except KeyboardInterrupt:
             say("interrupted while it was started; nothing is left.")

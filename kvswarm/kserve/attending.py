@@ -100,17 +100,21 @@ class Wishes:
     """Whether the run goes on, so that there is something to stop in order."""
 
 
-def start(cluster: Cluster, documents: Sequence[dict[str, Any]]) -> None:
+def start(of: OfRun, documents: Sequence[dict[str, Any]]) -> None:
     """Apply the documents of a run, and give all of them to the master's Job.
 
     What the Job owns goes when the Job goes: also when nobody is left to delete it. On an error
     what was made is deleted. Raises ClusterError.
     """
-    made = []
+    made: list[dict[str, Any]] = []
     try:
         for document in documents:
+            try:
+                applied = of.cluster.apply(document)
+            except (UnreachableError, KeyboardInterrupt):
+                made.append(document)  # it may be there
+                raise
             made.append(document)
-            applied = cluster.apply(document)
         owner = {
             "apiVersion": applied["apiVersion"],
             "kind": applied["kind"],
@@ -119,17 +123,29 @@ def start(cluster: Cluster, documents: Sequence[dict[str, Any]]) -> None:
         }
         for document in documents[:-1]:
             metadata = {**document["metadata"], "ownerReferences": [owner]}
-            cluster.apply({**document, "metadata": metadata})
-    except (ClusterError, KeyboardInterrupt):
-        remove(cluster, made)
+            of.cluster.apply({**document, "metadata": metadata})
+    except (ClusterError, KeyboardInterrupt) as error:
+        try:
+            remove(of.cluster, made)
+        except ClusterError as left:
+            raise LeftError(
+                f"{error}\n  What was made of the run could not be deleted: {left.message}",
+                fix=f"Delete it: {of.delete_command}",
+            ) from error
         raise
 
 
 def remove(cluster: Cluster, documents: Sequence[dict[str, Any]]) -> None:
-    """Delete the documents' objects, the Jobs first. Raises ClusterError."""
+    """Delete the documents' objects, the Jobs first: all that can be. Raises ClusterError."""
+    failures = []
     for document in reversed(documents):
         metadata = document["metadata"]
-        cluster.delete(kind_of(document), metadata["namespace"], metadata["name"])
+        try:
+            cluster.delete(kind_of(document), metadata["namespace"], metadata["name"])
+        except ClusterError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
 
 
 def remove_run(of: OfRun) -> None:

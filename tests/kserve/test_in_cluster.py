@@ -6,6 +6,7 @@ import base64
 import contextlib
 import http.server
 import json
+import re
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "swarm"))
@@ -81,9 +83,8 @@ def started(
 def left(jobs: StandInJobs) -> list[str]:
     """What of a run is left in the namespace."""
     kinds = ("Job", "Pod", "Service", "Secret", "ConfigMap", "NetworkPolicy", "Role")
-    return [
-        f"{kind}/{name}" for kind in kinds for name in jobs.names(kind) if name.startswith("kvsw")
-    ]
+    of_runs = re.compile(r"kvswarm-[0-9a-f]{6}\b")
+    return [f"{kind}/{name}" for kind in kinds for name in jobs.names(kind) if of_runs.match(name)]
 
 
 class Particular(http.server.BaseHTTPRequestHandler):
@@ -408,3 +409,67 @@ def test_a_service_is_found_from_within_with_the_rights_of_the_runs_own_role(
     (metrics,) = here.info["metrics"]
     assert metrics["name"].startswith("qwen-predictor")
     assert here.summary["server"]["reconciliation"]["requests"]["explained"] == "They agree."
+
+
+ROLE = Path(__file__).parents[2] / "deploy" / "kserve" / "role-in-cluster.yaml"
+
+
+def allow(api: ApiServer, namespace: str, without: str = "") -> None:
+    """Give the operators the Role of the file, but for the rules of one resource."""
+    role = yaml.safe_load(ROLE.read_text("utf-8"))
+    role["rules"] = [rule for rule in role["rules"] if without not in rule["resources"]]
+    root = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
+    group = {"kind": "Group", "name": "operators", "apiGroup": "rbac.authorization.k8s.io"}
+    reference = {"kind": "Role", "name": role["metadata"]["name"], "apiGroup": group["apiGroup"]}
+    binding = {"metadata": {"name": "operators"}, "subjects": [group], "roleRef": reference}
+    for plural, document in (("roles", role), ("rolebindings", binding)):
+        status, answer = api.ask("POST", f"{root}/{plural}", document)
+        assert status == 201, answer
+
+
+def test_the_role_of_the_file_is_enough(
+    stand: Stand, api: ApiServer, tmp_path: Path, config: Path, namespace: str
+) -> None:
+    """With a service, whose Role a user may only grant as far as he has it himself."""
+    cluster = Cluster.connect()
+    allow(api, namespace)
+    with StandIn(cluster, namespace) as kserve, stand() as jobs:
+        for document in inference_service(namespace):
+            cluster.apply(document)
+        wait_until_ready(cluster, KINDS["InferenceService"], namespace, "qwen")
+        wait_for_pods(kserve, "qwen", 1)
+        api.kubeconfig(config, user="operator")
+        with started(tmp_path, config, namespace, None, "--service", "qwen") as run:
+            done = run.end()
+        assert done.code == 0, done.err
+        until(lambda: not left(jobs), "all is taken away")
+    assert "may not" not in done.err
+    assert len(result(done, tmp_path).rows) == 20
+
+
+@pytest.mark.parametrize(
+    ("resource", "told"),
+    [
+        ("networkpolicies", "resources: ['networkpolicies'], verbs: ['patch']"),
+        ("pods/proxy", "resources: ['pods/proxy'], verbs: ['get']"),
+    ],
+)
+def test_a_right_that_lacks_is_named_and_nothing_is_left(  # noqa: PLR0913, PLR0917 - fixtures
+    resource: str,
+    told: str,
+    stand: Stand,
+    api: ApiServer,
+    tmp_path: Path,
+    config: Path,
+    namespace: str,
+    target: str,
+) -> None:
+    """Whether it is found out before the pods are there or after."""
+    allow(api, namespace, without=resource)
+    with stand() as jobs:
+        api.kubeconfig(config, user="operator")
+        with started(tmp_path, config, namespace, target) as run:
+            done = run.end()
+        until(lambda: not left(jobs), "all is taken away")
+    assert done.code == 4, done.err
+    assert told in done.err
