@@ -57,9 +57,8 @@ def standing(
     """Decide. `pods`, `jobs`: those of the run called `name`. `events`: any of its namespace."""
     masters = _of(pods, MASTER)
     helpers = _of(pods, WORKER)
-    master = next(
-        (pod for pod in masters if _phase(pod) == RUNNING and _container(pod, "running")), None
-    )
+    running = [pod for pod in masters if _phase(pod) == RUNNING]
+    master = next((pod for pod in running if _container(pod, "running") is not None), None)
     ended = next((pod for pod in masters if _phase(pod) in ENDED), None)
     up = sum(_phase(pod) == RUNNING for pod in helpers)
     down = [pod for pod in helpers if _phase(pod) == "Failed"]
@@ -105,10 +104,13 @@ def _phase(pod: Document) -> str:
 
 
 def _container(pod: Document, state: str) -> Document | None:
-    """The state of the pod's only container, where it is that one."""
-    statuses = pod.get("status", {}).get("containerStatuses") or [{}]
-    found: Document | None = statuses[0].get("state", {}).get(state)
-    return found
+    """The state of the pod's own container, where it is that one; a mesh may add others."""
+    part = pod["metadata"].get("labels", {}).get(PART_LABEL)
+    for status in pod.get("status", {}).get("containerStatuses") or []:
+        if status["name"] == part:
+            found: Document | None = status.get("state", {}).get(state)
+            return found
+    return None
 
 
 def _words(masters: Sequence[Document]) -> str:
