@@ -13,8 +13,8 @@ from pathlib import Path
 from kvswarm.commands.in_cluster import collected, concluded, say, stoppable
 from kvswarm.commands.load import RunRequest
 from kvswarm.errors import RunDirError
-from kvswarm.kserve.attending import find_run, remove_run
 from kvswarm.kserve.cluster import Cluster
+from kvswarm.kserve.placing import find_run, remove_run
 from kvswarm.rundir import RUNS
 
 

@@ -27,16 +27,7 @@ from kvswarm.commands.in_cluster_options import InCluster
 from kvswarm.commands.load import FAR_WORKERS_WAIT_S, RunRequest
 from kvswarm.commands.report import report, show
 from kvswarm.errors import EXIT_INTERRUPTED, RunDirError, UsageError
-from kvswarm.kserve.attending import (
-    LeftError,
-    OfRun,
-    StoppedError,
-    Wishes,
-    acknowledge,
-    collect,
-    remove,
-    start,
-)
+from kvswarm.kserve.attending import Wishes, acknowledge, collect
 from kvswarm.kserve.cluster import Cluster
 from kvswarm.kserve.handing import State
 from kvswarm.kserve.manifests import Manifests
@@ -48,6 +39,7 @@ from kvswarm.kserve.on_cluster import (
     ClusterRun,
     documents,
 )
+from kvswarm.kserve.placing import LeftError, OfRun, remove, start
 from kvswarm.kserve.refusals import ClusterError, UnreachableError
 from kvswarm.kserve.run_pods import Share
 from kvswarm.profiles.flat import PROFILE_NAME, flat_profile
@@ -118,9 +110,6 @@ def collected(of: OfRun, target: Path, wishes: Wishes, take_away: Callable[[], N
         raise _left(of, f"{error.message}. The run may go on", error.exit_code) from error
     except LeftError:
         raise
-    except StoppedError:
-        _taken_away(of, take_away)
-        raise
     except ClusterError:
         _taken_away(of, take_away)
         raise
@@ -133,7 +122,8 @@ def concluded(state: State, target: Path, request: RunRequest) -> int:
     code = EXIT_INTERRUPTED if state.exit_code is None else state.exit_code
     if state.error is not None or not RunDir(target).run_json.exists():
         message = state.error or "it ended before the load began; nothing was measured."
-        error = RunDirError(f"on the cluster: {message}")
+        kept = f"\n  What there is of it: {target}" if target.exists() else ""
+        error = RunDirError(f"on the cluster: {message}{kept}")
         error.exit_code = code
         raise error
     if request.baseline is not None:

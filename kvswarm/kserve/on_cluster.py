@@ -2,7 +2,7 @@
 
 In:  `ClusterRun`: plain data.
 Out: documents in the order in which they are applied; the Jobs come last.
-Not: applying them, see `attending.py`; the pods themselves, see `run_pods.py`.
+Not: applying them, see `placing.py`; the pods themselves, see `run_pods.py`.
 
 A Job for the master and a Job for the workers, a Service for the port at which they meet, network
 policies that let nobody else reach it, files and headers by ConfigMap and Secret.

@@ -27,9 +27,9 @@ from stand_in_jobs import Fate, StandInJobs, kill_tree
 from stand_in_kserve import StandIn
 from stand_in_network import machine_address
 
-from kvswarm.kserve.attending import find_run
 from kvswarm.kserve.cluster import Cluster
 from kvswarm.kserve.kinds import KINDS
+from kvswarm.kserve.placing import find_run
 from kvswarm.kserve.refusals import NotAllowedError
 from kvswarm.simulator.launch import start_simulator
 
