@@ -10,6 +10,7 @@ master's Job and the run's Secret.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +33,7 @@ from kvswarm.kserve.watching import Watched, Watching
 ASK_EVERY_S: Final = 1.0
 SCHEDULE_S: Final = 300.0
 """How long a pod may find no node: a cluster's autoscaler adds one within that."""
+SILENCE_S: Final = 30.0
 LOG_LINES: Final = 15
 
 Say = Callable[[str], None]
@@ -111,6 +113,8 @@ class _Attendance:
         self._objects: dict[str, dict[str, dict[str, Any]]] = {"Pod": {}, "Job": {}, "Event": {}}
         self._told = ""
         self._unscheduled_s: float | None = None
+        self._silent_s: float | None = None
+        """Since when the master does not answer."""
         self._stop_told = False
         self._log: RunLog | None = None
         self._had_master = False
@@ -201,9 +205,22 @@ class _Attendance:
                 desk.stop()
                 self._stop_told = True
                 self._say("The run is ending; its results come then.")
-            return desk.state()
-        except (UnreachableError, NotThereError):
+            state = desk.state()
+        except (UnreachableError, NotThereError) as error:
+            self._tell_silence(error)
             return None
+        self._silent_s = None
+        return state
+
+    def _tell_silence(self, error: ClusterError) -> None:
+        """Say why the master is not heard, once for each time that it is not."""
+        if self._silent_s is None:
+            self._silent_s = time.monotonic()
+        elif time.monotonic() - self._silent_s > SILENCE_S:
+            self._silent_s = math.inf
+            self._say(
+                f"The master has not answered for {SILENCE_S:.0f} s; waiting on: {error.message}"
+            )
 
     def _ended_without_a_word(self, pods: Sequence[dict[str, Any]]) -> ClusterError:
         of = self._of

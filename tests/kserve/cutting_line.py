@@ -40,6 +40,8 @@ class Cutting:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for end in self._ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)  # a close alone wakes nobody who reads from it
             end.close()
 
     def _carry(self, source: socket.socket, to: socket.socket, most_bytes: int | None) -> None:

@@ -389,7 +389,8 @@ class Kubelet:
                 self.send_response(404 if container is None else 200)
                 self.end_headers()
                 if container is not None:
-                    self._tell(container, query)
+                    with contextlib.suppress(OSError):  # nobody listens any more
+                        self._tell(container, query)
 
             def _tell(self, container: Container, query: dict[str, str]) -> None:
                 told = 0

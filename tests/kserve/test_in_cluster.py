@@ -158,7 +158,7 @@ def test_a_run_on_the_cluster_ends_up_here(
     assert "requests" in done.err  # the master's own lines
 
 
-SLOW = "requests: 400\nconcurrency: 4\nmax_tokens: 40\n"
+SLOW = "requests: 200\nconcurrency: 4\nmax_tokens: 40\n"
 """A run that takes long enough to do something to it."""
 
 
@@ -209,7 +209,7 @@ def test_ctrl_c_ends_the_run_in_order_and_keeps_what_was_measured(
     assert done.code == 130, done.err
     here = result(done, tmp_path)
     assert here.info["ended"] == "interrupted"
-    assert 8 <= len(here.rows) < 400
+    assert 8 <= len(here.rows) < 200
 
 
 def test_who_leaves_is_told_how_to_come_back_and_fetch_brings_the_results(
@@ -236,7 +236,7 @@ def test_who_leaves_is_told_how_to_come_back_and_fetch_brings_the_results(
     here = Run(next(each for each in (tmp_path / "runs").iterdir()))
     assert fetched.code == 0, fetched.err
     assert json.loads(fetched.out) == here.summary
-    assert len(here.rows) == 400
+    assert len(here.rows) == 200
 
 
 def test_a_run_whose_starter_was_killed_can_be_fetched(
@@ -253,7 +253,7 @@ def test_a_run_whose_starter_was_killed_can_be_fetched(
             fetched = fetching.end()
         until(lambda: not left(jobs), "all is taken away")
     assert fetched.code == 0, fetched.err
-    assert len(Run(tmp_path / "mine").rows) == 400
+    assert len(Run(tmp_path / "mine").rows) == 200
 
 
 def test_a_copy_that_breaks_off_goes_on(  # noqa: PLR0913, PLR0917 - fixtures
@@ -385,6 +385,29 @@ def test_a_claim_keeps_the_results_and_has_the_prompts(
         here.path / "summary.json"
     ).read_bytes()
     assert here.info["profile"]["prompt"]["prompts_file"].endswith("/rows.jsonl")
+
+
+def test_a_run_that_is_not_there_cannot_be_fetched(
+    api: ApiServer, tmp_path: Path, config: Path, namespace: str
+) -> None:
+    """Nor one that somebody else has made, which hands nothing over."""
+    job = {
+        "metadata": {"name": "theirs-master"},
+        "spec": {
+            "template": {
+                "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}
+            }
+        },
+    }
+    status, answer = api.ask("POST", f"/apis/batch/v1/namespaces/{namespace}/jobs", job)
+    assert status == 201, answer
+    for name, told in (("kvswarm-000000", "there is none"), ("theirs", "hands no results over")):
+        words = ("fetch", "--namespace", namespace, "--run", name)
+        with going(*KVSWARM, *words, cwd=tmp_path, env={"KUBECONFIG": str(config)}) as fetching:
+            done = fetching.end()
+        assert done.code == 4, done.err
+        assert f"--run {name}: {told}" in done.err
+    assert Cluster.connect().get(KINDS["Job"], namespace, "theirs-master") is not None
 
 
 def test_a_service_is_found_from_within_with_the_rights_of_the_runs_own_role(
