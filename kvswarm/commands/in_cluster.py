@@ -53,7 +53,7 @@ CA_NAME: Final = "ca.pem"
 UNBOUNDED_S: Final = 86_400
 """The deadline of a run that ends by requests: nobody knows how long they take."""
 HAND_OVER_S: Final = 3_600
-LOOPBACK: Final = ("localhost", "127.", "[::1]", "::1")
+LOOPBACK: Final = ("localhost", "::1")
 MASKED: Final = "***"
 PASSED_ON: Final = ("model", "api_key_env", "metrics_url", "gateway")
 FLAGS_PASSED_ON: Final = ("insecure", "traceparent")
@@ -89,10 +89,10 @@ def run_on_cluster(request: RunRequest, asked: InCluster) -> int:
     with stoppable() as wishes:
         try:
             start(of, made)
-            state = collected(of, target, wishes, lambda: remove(cluster, made))
         except KeyboardInterrupt:
             say("interrupted while it was started; nothing is left.")
             return EXIT_INTERRUPTED
+        state = collected(of, target, wishes, lambda: remove(cluster, made))
     return concluded(state, target, request)
 
 
@@ -171,8 +171,9 @@ def _taken_away(of: OfRun, take_away: Callable[[], None]) -> None:
     """Delete; where that cannot be done, say what is left, and let what happened before be told."""
     try:
         take_away()
-    except ClusterError as error:
-        say(f"kvswarm: {error.message}\n  Left on the cluster: {of.delete_command}")
+    except (ClusterError, KeyboardInterrupt) as error:
+        why = str(error) or "interrupted while the run was taken away"
+        say(f"kvswarm: {why}\n  Delete what is left of it: {of.delete_command}")
 
 
 def _check_flags(request: RunRequest, asked: InCluster) -> None:
@@ -195,7 +196,7 @@ def _check_flags(request: RunRequest, asked: InCluster) -> None:
             fix="Name the target with --url, or with --service.",
         )
     host = urlsplit(request.url or "").hostname or ""
-    if host.startswith(LOOPBACK):
+    if host in LOOPBACK or host.startswith("127."):
         raise UsageError(
             f"--url {request.url}: in a pod, {host} is the pod itself",
             fix="Give the address that the server has inside the cluster.",
