@@ -64,6 +64,12 @@ def run_on_cluster(request: RunRequest, asked: InCluster) -> int:
     _check_flags(request, asked)
     profile = profile_of(request)
     check_flags(_as_checked_here(request), profile)
+    if request.baseline is not None and _names_files(profile):
+        raise UsageError(
+            f"--baseline {request.baseline} with --in-cluster: the profile names files, which have "
+            "other paths there, so the two are not known to be of the same workload",
+            fix="Leave --baseline out; compare what has no files of its own.",
+        )
     if not _reads_claim(asked, profile):
         open_workload(profile)
     directory = new_name(profile.name)
@@ -212,6 +218,11 @@ def _check_flags(request: RunRequest, asked: InCluster) -> None:
 def _as_checked_here(request: RunRequest) -> RunRequest:
     """What of the request can be checked here: the pods have the key, not this process."""
     return replace(request, values={**request.values, "api_key_env": None}, in_cluster=None)
+
+
+def _names_files(profile: Profile) -> bool:
+    """Whether a profile's workload is also in other files: prompts, a tokenizer, other profiles."""
+    return bool(profile.mix or profile.prompt.prompts_file or profile.prompt.tokenizer)
 
 
 def _reads_claim(asked: InCluster, profile: Profile) -> bool:

@@ -23,6 +23,7 @@ from cutting_line import cutting
 from kube_api_server import ApiServer
 from measured_service import inference_service, wait_for_pods, wait_until_ready
 from running import KVSWARM, Done, Going, Run, forgiving, free_port, going, until
+from running import run as run_here
 from stand_in_jobs import Fate, StandInJobs, kill_tree
 from stand_in_kserve import StandIn
 from stand_in_network import machine_address
@@ -496,3 +497,35 @@ def test_a_right_that_lacks_is_named_and_nothing_is_left(  # noqa: PLR0913, PLR0
         until(lambda: not left(jobs), "all is taken away")
     assert done.code == 4, done.err
     assert told in done.err
+
+
+def test_a_run_on_the_cluster_is_compared_with_one_from_here(
+    stand: Stand, tmp_path: Path, config: Path, namespace: str, target: str
+) -> None:
+    """The same profile and seed are the same workload, wherever it is made."""
+    profile = forgiving(tmp_path)
+    local = run_here(tmp_path / "before", "--profile", profile, "--url", target)
+    assert local.code == 0, local.err
+    with stand() as jobs:
+        words = ("--baseline", tmp_path / "before", "--profile", profile)
+        with started(tmp_path, config, namespace, target, *words) as run:
+            done = run.end()
+        assert done.code == 0, done.err
+        until(lambda: not left(jobs), "all is taken away")
+    here = result(done, tmp_path)
+    assert {effect["figure"] for effect in here.summary["baseline"]["effects"]} >= {"ttft_ms"}
+
+
+def test_a_baseline_is_not_taken_where_the_profile_names_files(
+    tmp_path: Path, config: Path, namespace: str, target: str
+) -> None:
+    """Their paths are others there: better told before the run than after it."""
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "one"}\n')
+    profile = forgiving(tmp_path, "prompts: ./rows.jsonl\ninput_tokens: null")
+    local = run_here(tmp_path / "before", "--profile", profile, "--url", target)
+    assert local.code == 0, local.err
+    words = ("--baseline", tmp_path / "before", "--profile", profile)
+    with started(tmp_path, config, namespace, target, *words) as refused:
+        done = refused.end()
+    assert done.code == 2, done.err
+    assert "the profile names files" in done.err
