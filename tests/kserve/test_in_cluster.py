@@ -529,3 +529,31 @@ def test_a_baseline_is_not_taken_where_the_profile_names_files(
         done = refused.end()
     assert done.code == 2, done.err
     assert "the profile names files" in done.err
+
+
+def test_results_that_cannot_be_copied_wait_and_a_spoilt_copy_begins_again(  # noqa: PLR0913, PLR0917
+    stand: Stand, api: ApiServer, tmp_path: Path, config: Path, namespace: str, target: str
+) -> None:
+    """Each connection breaks before it has brought anything; what brings the results is named."""
+    direct = config.read_text()
+    with stand() as jobs:
+        with cutting(api.port, after_bytes=40_000) as line:
+            config.write_text(direct.replace(f":{api.port}", f":{line.port}"))
+            with started(tmp_path, config, namespace, target) as run:
+                done = run.end()
+        assert done.code == 4, done.err
+        assert "its results are not here" in done.err
+        (command,) = re.findall(r"kvswarm (fetch --namespace \S+ --run \S+)", done.err)
+        config.write_text(direct)
+        (there,) = (tmp_path / "pods").glob("*-master-0/runs/*")
+        (tmp_path / "runs" / f".{there.name}.tar.gz").write_bytes(b"spoilt")
+        with going(
+            *KVSWARM, *command.split(), cwd=tmp_path, env={"KUBECONFIG": str(config)}
+        ) as fetching:
+            fetched = fetching.end()
+        until(lambda: not left(jobs), "all is taken away")
+    assert fetched.code == 0, fetched.err
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [there.name]
+    assert (tmp_path / "runs" / there.name / "summary.json").read_bytes() == (
+        there / "summary.json"
+    ).read_bytes()
