@@ -234,7 +234,7 @@ class Cluster:
         response = self._open("GET", path, query=query, timeout_s=LOG_SILENCE_S)
         with contextlib.closing(response):
             if response.status >= MULTIPLE_CHOICES:
-                raise refusal(asked, response.status, response.data)
+                raise refusal(asked, response.status, self.body(response))
             yield response
 
     # -- watches -----------------------------------------------------------------------------
@@ -249,7 +249,7 @@ class Cluster:
         )
         if response.status >= MULTIPLE_CHOICES:
             with contextlib.closing(response):
-                raise refusal(asked, response.status, response.data)
+                raise refusal(asked, response.status, self.body(response))
         return response
 
     # -- requests ----------------------------------------------------------------------------
@@ -282,7 +282,7 @@ class Cluster:
         headers = {"Content-Type": content_type} if body is not None else {}
         response = self._open(method, path, query=query, headers=headers, body=body)
         with contextlib.closing(response):
-            data: bytes = response.data
+            data = self.body(response)
             if response.status >= MULTIPLE_CHOICES:
                 raise refusal(asked, response.status, data)
             return data
@@ -315,6 +315,19 @@ class Cluster:
                 f"the API server {self.server} cannot be reached: {error}",
                 fix="Check the network, and the kubeconfig's entry; --context chooses another.",
             ) from error
+
+    def body(self, response: Any) -> bytes:
+        """The whole body of an answer. Raises UnreachableError where it breaks off."""
+        from urllib3.exceptions import HTTPError  # noqa: PLC0415 - with the client
+
+        try:
+            data: bytes = response.data
+        except (HTTPError, OSError) as error:
+            raise UnreachableError(
+                f"an answer of the API server {self.server} broke off: {error}",
+                fix="Check the network between here and the cluster.",
+            ) from error
+        return data
 
     def _credentials(self) -> dict[str, str]:
         """The token of this moment: the client runs login plugins and renews tokens that end."""

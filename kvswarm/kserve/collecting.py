@@ -123,15 +123,14 @@ class Desk:
         ) as response:
             if response.status >= MULTIPLE_CHOICES or OUR_HEADER not in response.headers:
                 raise self._refused(method, response)
-            data: bytes = response.data
-            return data
+            return self.cluster.body(response)
 
     def _refused(self, method: str, response: Any) -> ClusterError:
         """Tell an answer of the master from one of the API server."""
         if OUR_HEADER in response.headers:
             return NotAllowedError(
                 f"pod {self.pod}: its master answers {response.status}: "
-                f"{response.data[:200].decode(errors='replace')}",
+                f"{self.cluster.body(response)[:200].decode(errors='replace')}",
                 fix="The token is in the Secret of the run: fetch it with `kvswarm fetch`.",
             )
         asked = Asked(
@@ -141,7 +140,7 @@ class Desk:
             name=self.pod,
             subresource="proxy",
         )
-        return refusal(asked, response.status, response.data)
+        return refusal(asked, response.status, self.cluster.body(response))
 
 
 def _size_bytes(file: Path) -> int:

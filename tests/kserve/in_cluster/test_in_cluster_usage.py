@@ -12,7 +12,7 @@ import pytest
 import trustme
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "swarm"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "swarm"))
 from running import Done, forgiving
 
 from kvswarm.cli import main
