@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import kvswarm
+from kvswarm.cli_cluster import fetch, kserve
 from kvswarm.commands.deploy_options import deploy_options, teardown_options
+from kvswarm.commands.in_cluster_options import in_cluster_asked, in_cluster_options
 from kvswarm.commands.manifest_options import manifest_options
+from kvswarm.commands.run_flags import run_options
 from kvswarm.commands.service_options import service_asked, service_options
 from kvswarm.errors import EXIT_INTERRUPTED, KvswarmError, UsageError
 from kvswarm.serving.versions import NEWEST
-from kvswarm.swarm.options import OPTIONS
 
 if TYPE_CHECKING:
     from kvswarm.commands.serve import Serve
@@ -61,24 +62,6 @@ class Processes(click.IntRange):
 def usable_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that `run` shares with plain Locust."""
-    for option in reversed(OPTIONS):
-        settings: dict[str, Any] = {"help": option.help, "metavar": option.metavar}
-        if option.kind is bool:
-            settings = {"help": option.help, "is_flag": True}
-        elif option.choices is not None:
-            settings = {"help": option.help, "type": click.Choice(option.choices)}
-        else:
-            settings["type"] = option.kind
-        if option.repeated:
-            settings["multiple"] = True
-        if option.name == "profile":
-            settings.update(default="standard", show_default=True)
-        command = click.option(f"--{option.name}", option.key, **settings)(command)
-    return command
 
 
 @commands.command()
@@ -135,6 +118,14 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Seconds to wait for its GET /health; default: 600.",
 )
 @service_options
+@in_cluster_options
+@click.option(
+    "--hand-over",
+    "hand_over_port",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="Let the run's directory be fetched there; with --in-cluster default: 5559.",
+)
 @click.option("--list-profiles", is_flag=True, help="List the packaged profiles and leave.")
 @click.option("--dry-run", is_flag=True, help="Show what would run, and do nothing.")
 @click.option(
@@ -156,6 +147,7 @@ def run(  # noqa: PLR0913, PLR0917 - one per flag
     serve: str | None,
     serve_version: str | None,
     serve_timeout: float | None,
+    hand_over_port: int | None,
     list_profiles: bool,
     dry_run: bool,
     as_json: bool,
@@ -173,21 +165,21 @@ def run(  # noqa: PLR0913, PLR0917 - one per flag
     from kvswarm.commands.load import RunRequest  # noqa: PLC0415 - keeps --help quick
     from kvswarm.commands.run import run as run_load  # noqa: PLC0415
 
+    in_cluster = in_cluster_asked(values, port=master_bind_port, hand_over_port=hand_over_port)
+    given = {
+        "workers": expect_workers,
+        "bind_host": master_bind_host,
+        "bind_port": master_bind_port if in_cluster is None else None,
+    }
     return run_load(
         RunRequest(
             values=values,
             url=url,
             headers=headers,
             processes=processes,
-            master=_master(
-                {
-                    "workers": expect_workers,
-                    "bind_host": master_bind_host,
-                    "bind_port": master_bind_port,
-                },
-                wanted=master,
-                processes=processes,
-            ),
+            master=_master(given, wanted=master, processes=processes),
+            in_cluster=in_cluster,
+            hand_over_port=hand_over_port,
             baseline=baseline,
             sweep=_only(sweeps),
             serve=_serve(serve, serve_version, serve_timeout),
@@ -407,6 +399,10 @@ def calibrate(max_streams: int, error_share: float) -> int:
     from kvswarm.commands.calibrate import calibrate as run_calibration  # noqa: PLC0415
 
     return run_calibration(max_streams=max_streams, error_share=error_share)
+
+
+commands.add_command(fetch)
+commands.add_command(kserve)
 
 
 def main() -> None:

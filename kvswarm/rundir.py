@@ -35,6 +35,7 @@ from kvswarm.records import SCHEMA_VERSION, Record, decode_batch
 
 FRAME: Final = struct.Struct("<II")
 SERVER_LOG: Final = "server.log"
+RUNS: Final = Path("runs")
 THERE_BEFORE: Final = ("locust", SERVER_LOG)
 """Beginnings of names that a run directory may hold before its run begins: logs and CSVs."""
 
@@ -270,11 +271,7 @@ def new_run_dir(profile_name: str, out: Path | None = None) -> RunDir:
 
     Raises RunDirError where it holds something already or cannot be made.
     """
-    path = out
-    if path is None:
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        safe_name = "".join(c if c.isalnum() or c in "-_." else "-" for c in profile_name)
-        path = Path("runs") / f"{stamp}-{safe_name}-{secrets.token_hex(3)}"
+    path = out or RUNS / new_name(profile_name)
     try:
         path.mkdir(parents=True, exist_ok=True)
         if any(not entry.name.startswith(THERE_BEFORE) for entry in path.iterdir()):
@@ -285,6 +282,13 @@ def new_run_dir(profile_name: str, out: Path | None = None) -> RunDir:
     except OSError as error:
         raise RunDirError(f"{path}: cannot make the run directory: {error.strerror}") from error
     return RunDir(path.resolve())
+
+
+def new_name(profile_name: str) -> str:
+    """A name for a run directory that no other one has: `<UTC time>-<profile>-<6 hex>`."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    safe_name = "".join(c if c.isalnum() or c in "-_." else "-" for c in profile_name)
+    return f"{stamp}-{safe_name}-{secrets.token_hex(3)}"
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -32,6 +32,8 @@ from kvswarm.kserve.refusals import (
 MANAGER: Final = "kvswarm"
 """The field manager of everything that kvswarm writes."""
 TIMEOUT_S: Final = 30.0
+LOG_SILENCE_S: Final = 300.0
+"""How long a log that is followed may say nothing before it is asked for again."""
 JSON: Final = "application/json"
 APPLY: Final = "application/apply-patch+yaml"
 MERGE: Final = "application/merge-patch+json"
@@ -208,20 +210,42 @@ class Cluster:
         port: int,
         path: str,
         *,
+        method: str = "GET",
         headers: Mapping[str, str] | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> Iterator[Any]:
-        """GET from a pod, through the API server: a urllib3 response, whatever its status.
+        """Ask a pod, through the API server: a urllib3 response, whatever its status.
 
         Raises UnreachableError where the API server does not answer.
         """
         response = self._open(
-            "GET", self.pod_path(namespace, pod, port, path), headers=headers, timeout_s=timeout_s
+            method, self.pod_path(namespace, pod, port, path), headers=headers, timeout_s=timeout_s
         )
         try:
             yield response
         finally:
             response.close()
+
+    @contextlib.contextmanager
+    def open_log(
+        self, namespace: str, pod: str, container: str, *, since: str | None = None
+    ) -> Iterator[Any]:
+        """Follow a container's log to its end: a urllib3 response of lines `TIMESTAMP TEXT`.
+
+        `since`: a timestamp, in whole seconds, before which nothing is told. Raises ClusterError.
+        """
+        asked = Asked(
+            verb="get", kind=KINDS["Pod"], namespace=namespace, name=pod, subresource="log"
+        )
+        query = {"container": container, "follow": "true", "timestamps": "true"}
+        if since is not None:
+            query["sinceTime"] = since
+        path = f"{KINDS['Pod'].path(namespace, pod)}/log"
+        response = self._open("GET", path, query=query, timeout_s=LOG_SILENCE_S)
+        with contextlib.closing(response):
+            if response.status >= MULTIPLE_CHOICES:
+                raise refusal(asked, response.status, self.body(response))
+            yield response
 
     # -- watches -----------------------------------------------------------------------------
 
@@ -235,7 +259,7 @@ class Cluster:
         )
         if response.status >= MULTIPLE_CHOICES:
             with contextlib.closing(response):
-                raise refusal(asked, response.status, response.data)
+                raise refusal(asked, response.status, self.body(response))
         return response
 
     # -- requests ----------------------------------------------------------------------------
@@ -268,7 +292,7 @@ class Cluster:
         headers = {"Content-Type": content_type} if body is not None else {}
         response = self._open(method, path, query=query, headers=headers, body=body)
         with contextlib.closing(response):
-            data: bytes = response.data
+            data = self.body(response)
             if response.status >= MULTIPLE_CHOICES:
                 raise refusal(asked, response.status, data)
             return data
@@ -301,6 +325,19 @@ class Cluster:
                 f"the API server {self.server} cannot be reached: {error}",
                 fix="Check the network, and the kubeconfig's entry; --context chooses another.",
             ) from error
+
+    def body(self, response: Any) -> bytes:
+        """The whole body of an answer. Raises UnreachableError where it breaks off."""
+        from urllib3.exceptions import HTTPError  # noqa: PLC0415 - with the client
+
+        try:
+            data: bytes = response.data
+        except (HTTPError, OSError) as error:
+            raise UnreachableError(
+                f"an answer of the API server {self.server} broke off: {error}",
+                fix="Check the network between here and the cluster.",
+            ) from error
+        return data
 
     def _credentials(self) -> dict[str, str]:
         """The token of this moment: the client runs login plugins and renews tokens that end."""
