@@ -18,7 +18,7 @@ Each line has a `kind` and `time_ns`, when this machine had it, in ns of its CLO
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -162,11 +162,22 @@ def read_log(path: Path) -> Log | None:
             entries.append(decoder.decode(line))
         except (msgspec.DecodeError, UnicodeDecodeError):
             damaged += 1
-    if entries and isinstance(entries[0], ServiceEntry):
-        version = entries[0].schema_version
-        if version != SCHEMA_VERSION:
+    _check_first(path, entries, damaged)
+    return Log(entries, damaged)
+
+
+def _check_first(path: Path, entries: Sequence[AnyEntry], damaged_lines: int) -> None:
+    """Raise RunDirError where the first line is none of ours, or of another version."""
+    first = entries[0] if entries else None
+    if isinstance(first, ServiceEntry):
+        if first.schema_version != SCHEMA_VERSION:
             raise RunDirError(
-                f"{path}: schema_version {version}, this kvswarm reads {SCHEMA_VERSION}",
+                f"{path}: schema_version {first.schema_version}, this kvswarm reads "
+                f"{SCHEMA_VERSION}",
                 fix="Use the version of kvswarm that made the run (run.json names it).",
             )
-    return Log(entries, damaged)
+    elif entries or damaged_lines:
+        raise RunDirError(
+            f"{path}: does not begin with a line of kind `service`",
+            fix="Restore it from a copy, or remove it: the other figures need it not.",
+        )

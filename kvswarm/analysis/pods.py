@@ -81,10 +81,10 @@ class Told:
 
 
 def told_by(log: Log) -> Told | None:
-    """Make sense of a log; None where it does not begin as one."""
-    if not log.entries or not isinstance(log.entries[0], ServiceEntry):
+    """Make sense of a log; None where nothing was written to it."""
+    service = next((entry for entry in log.entries if isinstance(entry, ServiceEntry)), None)
+    if service is None:
         return None
-    service = log.entries[0]
     clocks = [entry for entry in log.entries if isinstance(entry, ClockEntry)]
     aways = [entry for entry in log.entries if isinstance(entry, AwayEntry)]
     clock = clocks[-1] if clocks else None
