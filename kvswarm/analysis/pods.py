@@ -98,11 +98,10 @@ def told_by(log: Log) -> Told | None:
         elif isinstance(entry, WantedEntry):
             wanted.setdefault(entry.deployment, []).append((entry.time_ns, entry.replicas or 0))
     pods = [_pod(of_one, dating) for of_one in states.values()]
-    known = service.wanted_known
     return Told(
         service=service,
         pods=sorted(pods, key=lambda pod: (pod.reached["created"].ns, pod.last.pod)),
-        wanted=total([Steps.of(changes) for changes in wanted.values()]) if known else None,
+        wanted=total([Steps.of(changes) for changes in wanted.values()]) if wanted else None,
         clock=clock,
         notes=_notes(log, clock, aways),
     )
