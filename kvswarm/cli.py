@@ -14,6 +14,7 @@ import click
 
 import kvswarm
 from kvswarm.commands.manifest_options import manifest_options
+from kvswarm.commands.service_options import service_asked, service_options
 from kvswarm.errors import EXIT_INTERRUPTED, KvswarmError, UsageError
 from kvswarm.serving.versions import NEWEST
 from kvswarm.swarm.options import OPTIONS
@@ -132,6 +133,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="S",
     help="Seconds to wait for its GET /health; default: 600.",
 )
+@service_options
 @click.option("--list-profiles", is_flag=True, help="List the packaged profiles and leave.")
 @click.option("--dry-run", is_flag=True, help="Show what would run, and do nothing.")
 @click.option(
@@ -188,6 +190,7 @@ def run(  # noqa: PLR0913, PLR0917 - one per flag
             baseline=baseline,
             sweep=_only(sweeps),
             serve=_serve(serve, serve_version, serve_timeout),
+            service=service_asked(values),
             dry_run=dry_run,
             as_json=as_json,
             argv=_redacted(sys.argv[1:]),

@@ -42,6 +42,38 @@ THERE_BEFORE: Final = ("locust", SERVER_LOG, CLUSTER_LOG)
 """Beginnings of names that a run directory may hold before its run begins: logs and CSVs."""
 
 
+class PodInfo(msgspec.Struct, kw_only=True):
+    """One pod of a service, as it was before the load."""
+
+    name: str
+    node: str | None = None
+    image: str | None = None
+    ready: bool = False
+    restarts: int = 0
+
+
+class ServiceInfo(msgspec.Struct, kw_only=True):
+    """The service of KServe that was measured. None: not known."""
+
+    kind: str
+    namespace: str
+    name: str
+    cluster: str
+    """URL of its API server."""
+    mode: str | None = None
+    backend: str | None = None
+    runtime: str | None = None
+    image: str | None = None
+    version: str | None = None
+    """The image's tag."""
+    flags: list[str] = []
+    """The command line of its server, but for secrets."""
+    min_replicas: int | None = None
+    asleep: bool = False
+    """Whether it was scaled to zero before the load."""
+    pods: list[PodInfo] | None = None
+
+
 class TargetInfo(msgspec.Struct, kw_only=True):
     """What was measured. `base_url` is what `/chat/completions` hangs on."""
 
@@ -54,6 +86,9 @@ class TargetInfo(msgspec.Struct, kw_only=True):
     """All names that the server serves, adapters included."""
     model_card: dict[str, Any] = {}
     """What /v1/models says of the model."""
+    gateway: str | None = None
+    """What connections went to, in place of the host of `base_url`."""
+    service: ServiceInfo | None = None
 
 
 class MetricsInfo(msgspec.Struct, kw_only=True):
@@ -64,6 +99,8 @@ class MetricsInfo(msgspec.Struct, kw_only=True):
     url: str
     own: bool = False
     """Whether it is the target's own page, which --metrics-url did not name."""
+    late: bool = False
+    """Whether it is a pod that was not ready before the load: all that it counts is of the run."""
 
 
 class WorkerInfo(msgspec.Struct, kw_only=True):

@@ -39,6 +39,7 @@ def claims_of(run: RunDir, info: RunInfo, profile: Profile) -> tuple[Claim, ...]
         cache_config=cache_config,
         metric_names=names,
         server_version=target.server_version,
+        deployment_flags=tuple(target.service.flags) if target.service is not None else None,
         simulator=target.simulator,
     )
     found: dict[str, Claim] = {}

@@ -86,6 +86,9 @@ def server_section(run: RunDir, info: RunInfo) -> ServerSection:
         return ServerSection({**figures.section, "reconciliation": None})
     client = client_side(run, figures.total.span)
     lines = _compare(client, figures.total, all_given=figures.all_given)
+    if figures.all_given and figures.replicas > 1 and lines["requests"].explained == AGREES:
+        over_all = f"They agree, over all {figures.replicas} replicas."
+        lines["requests"] = replace(lines["requests"], explained=over_all)
     notes = [*figures.section["notes"], *_unmeasured(client)]
     return ServerSection(
         {
@@ -151,8 +154,8 @@ def _requests(client: ClientSide, server: Told, *, all_given: bool) -> _Line:
         )
     elif told < ok - _margin(client) and all_given:
         contradiction = (
-            f"the servers of --metrics-url finished {told:.0f} requests in the run, the client saw "
-            f"{ok}: others answered too, so the servers' figures are of a part."
+            f"the servers that were asked for metrics finished {told:.0f} requests in the run, the "
+            f"client saw {ok}: others answered too, so the servers' figures are of a part."
         )
     if contradiction is not None:
         return _Line(ok, told, CONTRADICTS, contradiction)

@@ -86,18 +86,25 @@ class Replica:
         """Whether any name begins so."""
         return any(name.startswith(beginnings) for name in self.series)
 
-    def span(self, first_sent_ns: int, last_end_ns: int) -> Span:
-        """From the last page that was read by then, to the first that was asked for after."""
+    def span(self, first_sent_ns: int, last_end_ns: int, *, late: bool = False) -> Span:
+        """From the last page that was read by then, to the first that was asked for after.
+
+        A `late` replica, which served nobody before, has counted from 0 where no page is as old:
+        its span begins with the window, with nothing counted.
+        """
         before = np.flatnonzero(self.times_ns <= first_sent_ns)
         after = np.flatnonzero(self.asked_ns >= last_end_ns)
         start = int(before[-1]) if len(before) else 0
         end = int(after[0]) if len(after) else len(self.times_ns) - 1
+        start_edge_ns = (int(self.asked_ns[start]), int(self.times_ns[start]))
+        if late and not len(before):
+            start_edge_ns = (first_sent_ns, first_sent_ns)
         return Span(
-            start_ns=int(self.times_ns[start]),
+            start_ns=start_edge_ns[1],
             end_ns=int(self.times_ns[end]),
-            start_edge_ns=(int(self.asked_ns[start]), int(self.times_ns[start])),
+            start_edge_ns=start_edge_ns,
             end_edge_ns=(int(self.asked_ns[end]), int(self.times_ns[end])),
-            whole=bool(len(before) and len(after)),
+            whole=bool((len(before) or late) and len(after)),
         )
 
     @cached_property

@@ -47,17 +47,21 @@ class ServerFigures:
     """All replicas together; None where only GPUs told something."""
     section: dict[str, Any]
     all_given: bool
-    """Whether --metrics-url names the replicas, and each of them told."""
+    """Whether --metrics-url or the pods of the service name the replicas, and each of them told."""
+    replicas: int = 1
+    """How many told."""
 
 
 def server_figures(run: RunDir, info: RunInfo, window: Window) -> ServerFigures | None:
     """Compute them. Raises RunDirError where the table is damaged."""
     replicas = read_replicas(run, sorted(all_names() | gpu_names()))
     notes: list[str] = []
+    late = {source.name for source in info.metrics if source.late}
     told: dict[str, Told] = {}
     gpus: list[GpuPages] = []
     for replica in replicas:
-        span = replica.span(window.first_sent_ns, window.last_end_ns)
+        is_late = replica.name in late
+        span = replica.span(window.first_sent_ns, window.last_end_ns, late=is_late)
         has_gpus = any(name in replica.series for name in gpu_names())
         kind = kind_of(replica)
         if has_gpus:
@@ -92,7 +96,8 @@ def server_figures(run: RunDir, info: RunInfo, window: Window) -> ServerFigures 
         "gpu": gpu_figures(gpus, window.output_tokens if tokens is None else tokens),
     }
     heard = told.keys() | {page.replica.name for page in gpus}
-    return ServerFigures(total, section, all_given=bool(asked & told.keys()) and asked <= heard)
+    all_given = bool(asked & told.keys()) and asked <= heard
+    return ServerFigures(total, section, all_given=all_given, replicas=len(told))
 
 
 def figures_of(told: Told | None, max_model_len: int | None = None) -> dict[str, Any]:

@@ -66,8 +66,17 @@ def level_of(replica: Replica, name: str, span: Span) -> Level | None:
                 continue
             found = Level(found.times_ns, found.values / whole.at(found.times_ns))
         if found is not None:
-            return found
+            return _from_zero(found, span, replica) if LEVELS[name] else found
     return None
+
+
+def _from_zero(found: Level, span: Span, replica: Replica) -> Level:
+    """The same, with nothing of it until the first page of a replica that came in the span."""
+    first_ns = int(replica.times_ns[0])
+    if span.start_ns >= first_ns:
+        return found
+    times_ns = np.concatenate(([span.start_ns, first_ns - 1], found.times_ns))
+    return Level(times_ns, np.concatenate(([0.0, 0.0], found.values)))
 
 
 def all_names() -> set[str]:

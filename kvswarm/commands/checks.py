@@ -11,13 +11,14 @@ from dataclasses import replace
 from kvswarm.analysis.baseline import check_same_workload
 from kvswarm.commands.load import RunRequest
 from kvswarm.commands.serve import server_command
+from kvswarm.commands.service_options import check_service, without_gateway
 from kvswarm.errors import UsageError
 from kvswarm.profiles.load import load_profile
 from kvswarm.profiles.model import Profile
 from kvswarm.rundir import new_run_dir
 from kvswarm.stream.target import TLS, Target, check_untraced
 from kvswarm.swarm.options import cannot_listen, metrics_address, overrides_of
-from kvswarm.swarm.preflight import check_adapters, find_target
+from kvswarm.swarm.preflight import check_adapters, known_target
 from kvswarm.swarm.secrets import headers_of
 from kvswarm.telemetry.sources import sources_of
 from kvswarm.workload.workload import open_workload
@@ -41,8 +42,15 @@ def check(request: RunRequest, profile: Profile) -> None:
                 fix="Leave one of the two out.",
             )
         server_command(request.serve, profile, request.values.get("model"))
+    if request.service is not None:
+        check_service(request)
+    elif request.url is None and request.values.get("gateway"):
+        raise UsageError(
+            "--gateway: to what?", fix="Name the target with --url, or --namespace and --service."
+        )
     tls = _tls(request)
-    target = _target(request)
+    # A service's scheme is not known yet, which must be the gateway's.
+    target = _target(request if request.service is None else without_gateway(request))
     if request.values.get("traceparent"):
         check_untraced(target.headers)
     sources_of(target, request.values.get("metrics_url"), tls)
@@ -76,16 +84,12 @@ def _target(request: RunRequest) -> Target:
     """The target as the flags and the environment give it; without a URL, any that is none."""
     headers = headers_of(request.values.get("api_key_env"), flags=request.headers)
     url = "http://127.0.0.1" if request.url is None else request.url
-    return Target.of(url, headers, _tls(request))
+    return Target.of(url, headers, _tls(request), gateway=request.values.get("gateway"))
 
 
 def with_target(request: RunRequest, profile: Profile) -> RunRequest:
     """Find base path and model, so that a wrong URL ends here and not in a run of failures."""
-    found = find_target(
-        _target(request),
-        request.values.get("model"),
-        profile.endpoint,
-        profile.timeouts.connect_s,
-    )
+    target = _target(request)
+    found = known_target(target, request.values.get("model"), profile, request.handover)
     check_adapters(found, profile)
     return replace(request, url=found.base_url, values={**request.values, "model": found.model})

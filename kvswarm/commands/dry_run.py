@@ -14,7 +14,7 @@ def plan_of(request: RunRequest, profile: Profile) -> dict[str, Any]:
     """Tell the profile, the target and the Locust command of a run that was checked."""
     plan = {
         "profile": profile.to_dict(),
-        "target": request.url or "the embedded simulator",
+        "target": _target_name(request),
         "locust": plain_command(request, profile, request.out),
     }
     if request.serve is not None:
@@ -24,3 +24,9 @@ def plan_of(request: RunRequest, profile: Profile) -> dict[str, Any]:
         plan["server_environment"] = dict(command.environment)
         plan["server_notes"] = list(command.notes)
     return plan
+
+
+def _target_name(request: RunRequest) -> str:
+    if request.service is not None:
+        return request.service.shown
+    return request.url or "the embedded simulator"

@@ -24,9 +24,11 @@ from typing import Any, Final
 from rich.console import Console
 
 from kvswarm.commands.serve import Serve
+from kvswarm.commands.service_options import ServiceAsked
 from kvswarm.commands.view import view_of
 from kvswarm.profiles.model import Profile
 from kvswarm.rundir import RunDir
+from kvswarm.swarm.handover import Handover
 from kvswarm.swarm.options import locust_arguments, locust_users
 from kvswarm.swarm.progress import ARGV_ENV, PROGRESS_FD_ENV, SIMULATOR_ENV
 from kvswarm.swarm.secrets import HEADERS_ENV, headers_of
@@ -71,6 +73,10 @@ class RunRequest:
     """Run directory to compare with."""
     serve: Serve | None = None
     """The server to start for the run; None: it is there, or the embedded simulator."""
+    service: ServiceAsked | None = None
+    """The service of KServe to measure."""
+    handover: Handover | None = None
+    """What was found of it."""
     sweep: str | None = None
     """`KEY=V1,V2,...`: one run for each value."""
     quiet: bool = False
@@ -85,7 +91,7 @@ class RunRequest:
     @property
     def simulated(self) -> bool:
         """Whether the embedded simulator is what is measured."""
-        return self.url is None and self.serve is None
+        return self.url is None and self.serve is None and self.service is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +185,8 @@ def _environment(request: RunRequest, progress_fd: int, *, simulated: bool) -> d
     environ |= {PROGRESS_FD_ENV: str(progress_fd), ARGV_ENV: shlex.join(request.argv)}
     if simulated:
         environ[SIMULATOR_ENV] = "1"
+    if request.handover is not None:
+        environ |= request.handover.to_environment()
     if headers := headers_of(None, flags=request.headers):
         environ[HEADERS_ENV] = json.dumps(headers)
     return environ

@@ -40,10 +40,11 @@ def measure(request: RunRequest, profile: Profile) -> int:
     run_dir: RunDir | None = None
     try:
         with contextlib.ExitStack() as stack:
-            if request.serve is not None:  # whose log needs the place before there is a target
+            if not (request.simulated or request.url):  # what is written before there is a target
                 run_dir = new_run_dir(profile.name, request.out)
-            url = stack.enter_context(_target(request, profile, run_dir, console))
-            ready = with_target(replace(request, url=url), profile)
+                stack.enter_context(_kept_unless_empty(run_dir))
+            found = stack.enter_context(_target(request, profile, run_dir, console))
+            ready = with_target(found, profile)
             run_dir = run_dir or new_run_dir(profile.name, request.out)
             console.print(f"Run directory: {run_dir.path}", soft_wrap=True)
             plain = plain_command(ready, profile, None)
@@ -61,20 +62,35 @@ def measure(request: RunRequest, profile: Profile) -> int:
 @contextlib.contextmanager
 def _target(
     request: RunRequest, profile: Profile, run_dir: RunDir | None, console: Console
-) -> Iterator[str]:
-    """Give the URL of what is measured, while it is there."""
+) -> Iterator[RunRequest]:
+    """Give the request with the URL of what is measured, while it is there."""
     if request.url is not None:
-        yield request.url
+        yield request
+    elif request.service is not None and run_dir is not None:
+        from kvswarm.commands.service import service_target  # noqa: PLC0415 - rarely needed
+
+        with service_target(request, profile, run_dir, console) as found:
+            yield found
     elif request.serve is not None and run_dir is not None:
         command = server_command(request.serve, profile, request.values.get("model"))
         with served(command, request.serve.timeout_s, run_dir.server_log, console) as url:
-            yield url
+            yield replace(request, url=url)
     else:
         from kvswarm.simulator.launch import start_simulator  # noqa: PLC0415 - rarely needed
 
         with start_simulator(simulator_arguments(profile)) as simulator:
             console.print(f"No --url: measuring the embedded simulator, {simulator.url}")
-            yield simulator.url
+            yield replace(request, url=simulator.url)
+
+
+@contextlib.contextmanager
+def _kept_unless_empty(run_dir: RunDir) -> Iterator[None]:
+    """Leave no directory behind where there was nothing to put into it."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # it holds something
+            run_dir.path.rmdir()
 
 
 def _conclude(run_dir: RunDir, ended: Ended, request: RunRequest) -> int:

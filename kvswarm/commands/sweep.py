@@ -85,9 +85,10 @@ def sweep(request: RunRequest, text: str) -> int:
 
 def _check_flags(request: RunRequest, swept: Swept) -> None:
     """Refuse what does not go with a sweep of this key. Raises UsageError."""
-    if swept.of_server and request.url is not None:
+    if swept.of_server and (request.url is not None or request.service is not None):
+        there = "at --url" if request.url is not None else "of --service"
         raise UsageError(
-            f"{FLAG} {swept.key}: is a setting of the server, and the one at --url runs already",
+            f"{FLAG} {swept.key}: is a setting of the server, and the one {there} runs already",
             fix="Have the server started anew for each value with --serve 'COMMAND', or leave out "
             "--url for the embedded simulator.",
         )
@@ -125,7 +126,7 @@ def _state(request: RunRequest, swept: Swept, planned: list[Planned]) -> Sweep:
         key=swept.key,
         profile=profile.name,
         seed=None if swept.key == "seed" else profile.seed,
-        target=request.url or (SIMULATOR if request.serve is None else request.serve.shown),
+        target=_target_name(request),
         values=[
             ValueRun(value=value.value, text=value.text, directory=value.directory)
             for value in swept.values
@@ -134,12 +135,19 @@ def _state(request: RunRequest, swept: Swept, planned: list[Planned]) -> Sweep:
     )
 
 
+def _target_name(request: RunRequest) -> str:
+    if request.service is not None:
+        return request.service.shown
+    return request.url or (SIMULATOR if request.serve is None else request.serve.shown)
+
+
 def _notes(request: RunRequest, swept: Swept, planned: list[Planned]) -> list[str]:
     """What a reader must know of how the values were compared."""
     notes = []
-    if request.url is not None:
+    if request.url is not None or request.service is not None:
+        there = "at --url" if request.url is not None else "of --service"
         notes.append(
-            "The server at --url was not started anew between values, which send the same prompts: "
+            f"The server {there} was not started anew between values, which send the same prompts: "
             "with prefix caching, later values may find them in its cache. --serve starts it anew."
         )
     elif request.serve is not None and not all(has_warmup(each.profile) for each in planned):

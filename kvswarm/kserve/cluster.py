@@ -94,6 +94,14 @@ class Cluster:
         """The API server's URL."""
         return str(self._client.configuration.host)
 
+    def token(self) -> str | None:
+        """The user's bearer token of this moment; None for one who has none."""
+        for name, value in self._credentials().items():
+            scheme, _, token = value.partition(" ")
+            if name.lower() == "authorization" and scheme.lower() == "bearer" and token:
+                return token.strip()
+        return None
+
     # -- objects -----------------------------------------------------------------------------
 
     def get(self, kind: Kind, namespace: str | None, name: str) -> dict[str, Any] | None:

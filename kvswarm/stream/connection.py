@@ -167,7 +167,7 @@ class Connector:
         now_s = gevent.get_hub().loop.now()
         if not self._addresses or now_s > self._addresses_until_s:
             self._addresses = gevent.socket.getaddrinfo(
-                self._target.host, self._target.port, type=socket.SOCK_STREAM
+                *self._target.address, type=socket.SOCK_STREAM
             )
             self._addresses_until_s = now_s + DNS_TTL_S
         return self._addresses

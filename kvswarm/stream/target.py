@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import http.client
 import secrets
+import socket
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from kvswarm import __version__
@@ -20,6 +21,7 @@ FRAMING_HEADERS = frozenset(
 )
 
 TRACE_HEADER = "traceparent"
+GATEWAY_FIX = "Give the gateway's root, such as http://203.0.113.7 or https://203.0.113.7:8443."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,25 +48,34 @@ class TLS:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One HTTP/1.1 server. `base_path` is what `/chat/completions` hangs on, such as `/v1`."""
+    """One HTTP/1.1 server. `base_path` is what `/chat/completions` hangs on, such as `/v1`.
+
+    `host` is what the Host header and TLS name. Connections go there, or, where there is a
+    `gateway`, to that one's host and port.
+    """
 
     host: str
     port: int
     tls: TLS | None = None
     base_path: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    gateway: tuple[str, int] | None = None
 
     @classmethod
-    def of(
+    def of(  # noqa: PLR0913 - one target
         cls,
         url: str,
         headers: Mapping[str, str] | None = None,
         tls: TLS | None = None,
         *,
+        gateway: str | None = None,
         flag: str = "--url",
         fix: str = "Give the server's root, such as http://127.0.0.1:8000, or its /v1 base.",
     ) -> Target:
-        """Read an http or https URL. Raises UsageError for anything else, which names `flag`."""
+        """Read an http or https URL. Raises UsageError for anything else, which names `flag`.
+
+        `gateway`: the URL of what connections go to, whose scheme must be the same.
+        """
         try:
             parts = urlsplit(url)
             port = parts.port
@@ -87,7 +98,21 @@ class Target:
             tls=(tls or TLS()) if secure else None,
             base_path=parts.path.rstrip("/"),
             headers=checked,
+            gateway=_address_of(gateway, parts.scheme) if gateway is not None else None,
         )
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port that connections go to."""
+        return self.gateway or (self.host, self.port)
+
+    @property
+    def gateway_url(self) -> str | None:
+        """The gateway as a URL, as `of` takes it."""
+        if self.gateway is None:
+            return None
+        host, port = self.gateway
+        return replace(self, host=host, port=port, gateway=None, base_path="").url
 
     @property
     def url(self) -> str:
@@ -98,9 +123,8 @@ class Target:
     def connection(self, timeout_s: float) -> http.client.HTTPConnection:
         """Make a connection, not yet open, for what is no load. Raises UsageError: its CA file."""
         if self.tls is None:
-            return http.client.HTTPConnection(self.host, self.port, timeout=timeout_s)
-        context = self.tls.context()
-        return http.client.HTTPSConnection(self.host, self.port, timeout=timeout_s, context=context)
+            return _Plain(self, timeout_s)
+        return _Secure(self, timeout_s, self.tls.context())
 
     def head_bytes(self, path: str) -> bytes:
         """Everything of a POST to `base_path + path` before its content length."""
@@ -117,6 +141,49 @@ class Target:
         kept = {name: value for name, value in lines.items() if name.lower() not in given}
         text = "".join(f"{name}: {value}\r\n" for name, value in {**kept, **self.headers}.items())
         return f"POST {self.base_path}{path} HTTP/1.1\r\n{text}".encode("latin-1")
+
+
+class _Plain(http.client.HTTPConnection):
+    """To the target's address, whatever its host."""
+
+    def __init__(self, target: Target, timeout_s: float) -> None:
+        super().__init__(target.host, target.port, timeout=timeout_s)
+        self._address = target.address
+
+    def connect(self) -> None:
+        """Connect. Raises OSError."""
+        self.sock = socket.create_connection(self._address, self.timeout)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+class _Secure(_Plain):
+    """The same over TLS: the certificate must be the host's."""
+
+    default_port = http.client.HTTPS_PORT
+
+    def __init__(self, target: Target, timeout_s: float, context: ssl.SSLContext) -> None:
+        super().__init__(target, timeout_s)
+        self._context = context
+
+    def connect(self) -> None:
+        """Connect. Raises OSError."""
+        super().connect()
+        self.sock = self._context.wrap_socket(self.sock, server_hostname=self.host)
+
+
+def _address_of(gateway: str, scheme: str) -> tuple[str, int]:
+    """Host and port of a gateway. Raises UsageError, also where it speaks another scheme."""
+    target = Target.of(gateway, flag="--gateway", fix=GATEWAY_FIX)
+    if target.base_path:
+        raise UsageError(
+            f"--gateway {gateway}: must have no path: that of the target is sent", fix=GATEWAY_FIX
+        )
+    if (target.tls is not None) != (scheme == "https"):
+        raise UsageError(
+            f"--gateway {gateway}: the target is {scheme}, and the gateway is not",
+            fix="Give both with the same scheme.",
+        )
+    return target.host, target.port
 
 
 def check_header(name: str, value: str) -> None:

@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import gevent
@@ -25,12 +25,12 @@ import msgspec
 import kvswarm
 from kvswarm.errors import KvswarmError
 from kvswarm.profiles.model import Profile
-from kvswarm.rundir import JournalWriter, MetricsInfo, RunDir, RunInfo, TargetInfo, WorkerInfo
+from kvswarm.rundir import JournalWriter, RunDir, RunInfo, TargetInfo, WorkerInfo
 from kvswarm.swarm.fleet import Fleet, WorkerState
 from kvswarm.swarm.lifeline import BEAT_S
 from kvswarm.swarm.plan import Counts, Plan
 from kvswarm.swarm.progress import Progress
-from kvswarm.swarm.server_pages import ServerPages
+from kvswarm.swarm.server_pages import ServerPages, metrics_info
 from kvswarm.swarm.shipping import unsqueezed
 from kvswarm.telemetry.sources import Source
 
@@ -56,12 +56,15 @@ class RunStart:
     header_names: list[str]
     ca_file: str | None
     insecure: bool
+    gateway: str | None
     traceparent: bool
     argv: list[str]
     workers: list[str]
     """Locust's ids of the workers, in the order of their shards."""
     metrics: tuple[Source, ...]
     """Who is asked for metrics, with the headers of the run where they may go."""
+    notes: list[str] = field(default_factory=list)
+    """What is known before the run of how its figures must be read."""
 
 
 class Coordinator:
@@ -103,7 +106,8 @@ class Coordinator:
             profile=start.profile.to_dict(),
             seed=start.profile.seed,
             target=start.target,
-            metrics=[MetricsInfo(name=s.name, url=s.url, own=s.own) for s in start.metrics],
+            metrics=metrics_info(start.metrics),
+            notes=list(start.notes),
             argv=start.argv,
             locust_argv=["locust", *sys.argv[1:]],
             versions={
@@ -164,6 +168,7 @@ class Coordinator:
             header_names=start.header_names,
             ca_file=start.ca_file,
             insecure=start.insecure,
+            gateway=start.gateway,
             shard=worker.shard,
             shards=self.fleet.shards,
             late=worker.late,
@@ -176,6 +181,7 @@ class Coordinator:
         pages.wait()
         self._page_notes = pages.notes
         self.info.notes += self._page_notes
+        self.info.metrics += pages.take_found()
         self._has_first_page = True
         self._start_load()
 
@@ -353,6 +359,7 @@ class Coordinator:
             try:
                 self._look_at_the_clock()
                 self._check_disk()
+                self._note_pods()
                 self.progress.show(self.counts)
             except Exception:
                 logger.exception("a step of housekeeping failed; the next one tries again")
@@ -376,6 +383,13 @@ class Coordinator:
         self.info.load_stopped_ns = time.time_ns()
         self._send("kv_finish", {"drain_s": self._start.profile.load.drain_s})
         self._start.run.write_info(self.info)
+
+    def _note_pods(self) -> None:
+        """Name the pods that came since the load began among those that are asked for metrics."""
+        found = self._pages.take_found() if self._pages is not None else []
+        if found:
+            self.info.metrics += found
+            self._start.run.write_info(self.info)
 
     def _check_disk(self) -> None:
         try:
@@ -418,6 +432,7 @@ class Coordinator:
         gevent.killall(self._keepers)
         if self._pages is not None:
             self._pages.stop()
+            self.info.metrics += self._pages.take_found()
             told = [note for note in self.info.notes if note not in self._page_notes]
             self.info.notes = told + self._pages.notes
         self._close_files()

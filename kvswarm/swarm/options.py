@@ -75,6 +75,8 @@ OPTIONS: Final = (
            in_web_ui=False),
     Option(name="insecure", kind=bool, help="Do not verify the server's certificate.",
            in_web_ui=False),
+    Option(name="gateway", kind=str, metavar="URL", in_web_ui=False,
+           help="Connect to this ingress gateway, and ask it for the target's host."),
     Option(name="metrics-url", kind=str, metavar="[NAME=]URL,...", in_web_ui=False,
            help="Metrics endpoints of replicas and GPUs, besides the server's own page."),
     Option(name="set", kind=str, metavar="KEY=VALUE", in_web_ui=False, repeated=True,

@@ -20,6 +20,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     api_key_env: str | None
     ca_file: str | None
     insecure: bool
+    gateway: str | None = None
+    """URL of what connections go to; None: to the host of `base_url`."""
     trace_prefix: str | None = None
     """16 hex digits that begin every trace id of the run; None: requests carry none."""
     shard: int

@@ -17,6 +17,7 @@ from kvswarm.errors import TargetError, UsageError
 from kvswarm.profiles.model import Profile
 from kvswarm.rundir import TargetInfo
 from kvswarm.stream.target import Target
+from kvswarm.swarm.handover import Handover
 from kvswarm.workload.adapters import BASE
 
 MAX_BODY_BYTES: Final = 1 << 20
@@ -57,6 +58,23 @@ def find_target(target: Target, model: str | None, endpoint: str, timeout_s: flo
         )
     base = _base_of_endpoint(target, bases, endpoint, timeout_s)
     return TargetInfo(base_url=replace(target, base_path=base).url, model=model, endpoint=endpoint)
+
+
+def known_target(
+    target: Target, model: str | None, profile: Profile, service: Handover | None
+) -> TargetInfo:
+    """The same for a profile, with what was found of the service. Raises TargetError, UsageError.
+
+    A service that is scaled to zero is not asked, for that would wake it: what KServe says of it
+    is taken.
+    """
+    if service is not None and service.service.asleep and model is not None:
+        found = TargetInfo(base_url=target.url, model=model, endpoint=profile.endpoint)
+    else:
+        found = find_target(target, model, profile.endpoint, profile.timeouts.connect_s)
+    found.gateway = target.gateway_url
+    found.service = service.service if service is not None else None
+    return found
 
 
 def _bases(base_path: str) -> list[str]:

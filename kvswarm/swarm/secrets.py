@@ -87,6 +87,7 @@ def target_of(plan: Plan) -> Target:
         plan.base_url,
         headers=headers,
         tls=TLS(ca_file=plan.ca_file, insecure=plan.insecure),
+        gateway=plan.gateway,
     )
 
 

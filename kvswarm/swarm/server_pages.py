@@ -12,11 +12,22 @@ from typing import Any, Final
 
 import gevent
 import gevent.event
+import msgspec
 
+from kvswarm.rundir import MetricsInfo
 from kvswarm.telemetry.sources import Source
 
 FIRST_PAGE_S: Final = 6.0
 LAST_PAGE_S: Final = 6.0
+
+
+def metrics_info(sources: Sequence[Source]) -> list[MetricsInfo]:
+    """The sources as run.json has them; a list of pods is none, but each pod that it names."""
+    return [
+        MetricsInfo(name=each.name, url=each.url, own=each.own)
+        for each in sources
+        if not each.lists_pods
+    ]
 
 
 class ServerPages:
@@ -25,6 +36,7 @@ class ServerPages:
     def __init__(self, sources: Sequence[Source], path: Path) -> None:
         asked = json.dumps([source.to_message() for source in sources])
         self._notes: dict[str, str | None] = {}
+        self._found: list[MetricsInfo] = []
         self._ready = gevent.event.Event()
         self._process: Any = subprocess.Popen(  # noqa: S603 - our own module, no shell
             [sys.executable, "-m", "kvswarm.telemetry.recorder", str(path)],
@@ -42,7 +54,9 @@ class ServerPages:
             self._process.stdin.flush()
             for line in self._process.stdout:
                 message = json.loads(line)
-                if "source" in message:
+                if "pod" in message:
+                    self._found.append(msgspec.convert(message["pod"], MetricsInfo))
+                elif "source" in message:
                     self._notes[message["source"]] = message["note"]
                 else:
                     self._ready.set()
@@ -54,6 +68,11 @@ class ServerPages:
     def notes(self) -> list[str]:
         """What a reader must know of the sources, as far as it is known."""
         return [note for note in self._notes.values() if note is not None]
+
+    def take_found(self) -> list[MetricsInfo]:
+        """Pods of a service that are asked, each once, since this was called last."""
+        found, self._found = self._found, []
+        return found
 
     def wait(self) -> None:
         """Wait until each source has been asked, or is too slow to be waited for."""

@@ -22,8 +22,9 @@ from kvswarm.profiles.model import Profile
 from kvswarm.rundir import TargetInfo, new_run_dir
 from kvswarm.stream.target import TLS, Target
 from kvswarm.swarm.coordinator import RunStart
+from kvswarm.swarm.handover import handover
 from kvswarm.swarm.options import option_values, overrides_of
-from kvswarm.swarm.preflight import check_adapters, find_target
+from kvswarm.swarm.preflight import check_adapters, known_target
 from kvswarm.swarm.progress import ARGV_ENV, SIMULATOR_ENV
 from kvswarm.swarm.secrets import headers_of
 from kvswarm.telemetry.sources import sources_of
@@ -62,8 +63,11 @@ class Wishes:
         profile = self.profile(users=runner.target_user_count)
         tls = TLS(ca_file=values["ca_file"], insecure=bool(values["insecure"]))
         headers = headers_of(values["api_key_env"])
-        target = self._target(Target.of(self._host(), headers, tls), profile, values["model"])
-        own = Target.of(target.base_url, headers, tls)
+        gateway = values["gateway"]
+        asked = Target.of(self._host(), headers, tls, gateway=gateway)
+        target = self._target(asked, profile, values["model"])
+        own = Target.of(target.base_url, headers, tls, gateway=gateway)
+        service = handover()
         out = Path(values["out"]) if values["out"] and first else None
         workers = ["local"]
         if isinstance(runner, MasterRunner):
@@ -76,10 +80,17 @@ class Wishes:
             header_names=sorted(headers),
             ca_file=values["ca_file"],
             insecure=bool(values["insecure"]),
+            gateway=gateway,
             traceparent=bool(values["traceparent"]),
             argv=shlex.split(os.environ.get(ARGV_ENV, "")),
             workers=workers,
-            metrics=sources_of(own, values["metrics_url"], tls),
+            metrics=sources_of(
+                own,
+                values["metrics_url"],
+                tls,
+                pods_url=service.pods_url if service is not None else None,
+            ),
+            notes=list(service.notes) if service is not None else [],
         )
 
     def _host(self) -> str:
@@ -92,8 +103,7 @@ class Wishes:
         return str(host)
 
     def _target(self, target: Target, profile: Profile, model: str | None) -> TargetInfo:
-        simulator = SIMULATOR_ENV in os.environ
-        found = find_target(target, model, profile.endpoint, profile.timeouts.connect_s)
-        found.simulator = simulator
+        found = known_target(target, model, profile, handover())
+        found.simulator = SIMULATOR_ENV in os.environ
         check_adapters(found, profile)
         return found

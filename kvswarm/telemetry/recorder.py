@@ -4,8 +4,12 @@ Use: python -m kvswarm.telemetry.recorder FILE
 In:  on standard input one line of JSON, a list of `Source.to_message`s, and then nothing, until
      its end says that the run is over. So it ends when the process that measures does.
 Out: FILE (`pages.py`); on standard output one JSON object a line: `{"source": name, "note": text}`
-     for a source without metrics, `{"ready": true}` once each has answered or was waited for long
+     for a source without metrics, `{"pod": {"name", "url", "late"}}` for each pod that a list of
+     pods brought, `{"ready": true}` once each has answered or was waited for long
      enough, and at the end the note on each source, null where there is nothing to say of it.
+
+A source may list pods instead of having metrics: it is read once a second, each pod that it names
+is asked from then on, and one that it names no more is asked once more, and then not again.
 
 The process that measures has no time for this: a page of vLLM is 60 kB. Each source has a thread
 of its own, so that one that is slow, or never answers, delays no other.
@@ -50,10 +54,18 @@ def fetch(target: Target, path: str) -> bytes:
 
     Raises OSError or HTTPException where none came this time, NoMetricsError where none will.
     """
+    kind, text = _get(target, path, "text/plain")
+    if not PROMETHEUS.match(text):
+        raise NoMetricsError(f"{kind}, which is not Prometheus's text format")
+    return text
+
+
+def _get(target: Target, path: str, accepted: str) -> tuple[str, bytes]:
+    """Content type and body of a page. Raises as `fetch` does."""
     give_up_s = time.monotonic() + TIMEOUT_S
     connection = target.connection(TIMEOUT_S)
     try:
-        headers = {**target.headers, "Accept": "text/plain"}
+        headers = {**target.headers, "Accept": accepted}
         connection.request("GET", path, headers=headers)
         response = connection.getresponse()
         pieces = []
@@ -67,11 +79,7 @@ def fetch(target: Target, path: str) -> bytes:
         raise http.client.HTTPException(f"status {response.status}")
     if response.status != OK:
         raise NoMetricsError(f"status {response.status}")
-    text = b"".join(pieces)
-    if not PROMETHEUS.match(text):
-        kind = response.headers.get_content_type()
-        raise NoMetricsError(f"{kind}, which is not Prometheus's text format")
-    return text
+    return response.headers.get_content_type(), b"".join(pieces)
 
 
 class PageFile:
@@ -142,8 +150,11 @@ class Asking(threading.Thread):
         self._last_error = first_error
         raise NoMetricsError
 
-    def note(self) -> str | None:
-        """What a reader of the figures must know of this source, if anything."""
+    def notes(self) -> dict[str, str | None]:
+        """What a reader of the figures must know of this source, if anything, by its name."""
+        return {self.source.name: self._note()}
+
+    def _note(self) -> str | None:
         place = f"{self.source.name} ({self.source.url})"
         error = str(self._last_error or "") or "no answer in time"
         if not self._answered:
@@ -153,10 +164,64 @@ class Asking(threading.Thread):
             return f"metrics of {place}: {missing} of {self._asked} pages missing, last: {error}"
         return None
 
-    @property
-    def silent(self) -> bool:
-        """Whether there is no page of it yet."""
-        return not self._answered
+
+class Following(threading.Thread):
+    """Keeps one `Asking` for each pod that a list names, until the run is over."""
+
+    def __init__(self, source: Source, file: PageFile, over: threading.Event) -> None:
+        super().__init__(daemon=True)
+        self._source, self._file, self._over = source, file, over
+        self._asking: dict[str, tuple[Asking, threading.Event]] = {}
+        self._gone: dict[str, str] = {}
+        self._error: Exception | None = None
+        self.settled = threading.Event()
+        """The list was read, and its pods have settled, or it is known that it was not."""
+
+    def run(self) -> None:
+        """See the class."""
+        self._follow(first=True)
+        _wait(asking.settled.wait for asking, _ in self._asking.values())
+        self.settled.set()
+        while not self._over.wait(INTERVAL_S):
+            self._follow(first=False)
+        for _, left in self._asking.values():
+            left.set()
+        _wait(asking.join for asking, _ in self._asking.values())
+
+    def _follow(self, *, first: bool) -> None:
+        try:
+            _, text = _get(self._source.target, self._source.paths[0], "application/json")
+            entries = {entry["name"]: entry for entry in json.loads(text)}
+        except (OSError, http.client.HTTPException, ValueError, NoMetricsError) as error:
+            self._error = error
+            return
+        for name in self._asking.keys() - entries.keys() - self._gone.keys():
+            self._asking[name][1].set()
+            self._gone[name] = time.strftime("%H:%M:%S", time.gmtime())
+        for name, entry in entries.items():
+            if name not in self._asking or self._gone.pop(name, None) is not None:
+                self._begin(entry, first=first)
+
+    def _begin(self, entry: dict[str, Any], *, first: bool) -> None:
+        source, left = Source.of_pod(entry), threading.Event()
+        if source.name not in self._asking:
+            late = not (first and entry["ready"])
+            _say({"pod": {"name": source.name, "url": source.url, "late": late}})
+        asking = Asking(source, self._file, left)
+        self._asking[source.name] = (asking, left)
+        asking.start()
+
+    def notes(self) -> dict[str, str | None]:
+        """What a reader of the figures must know of the list and its pods, by name."""
+        if not self._asking:
+            why = str(self._error) if self._error is not None else "no pod of it runs"
+            return {self._source.name: f"no metrics of the service's pods: {why}"}
+        notes: dict[str, str | None] = {self._source.name: None}
+        for name, (asking, _) in self._asking.items():
+            notes |= asking.notes()
+            if name in self._gone:
+                notes[name] = f"{name} left the service at {self._gone[name]} UTC"
+        return notes
 
 
 def record(sources: list[Source], path: Path) -> None:
@@ -164,19 +229,23 @@ def record(sources: list[Source], path: Path) -> None:
     over = threading.Event()
     with path.open("xb", buffering=0) as raw:
         file = PageFile(raw)
-        threads = [Asking(source, file, over) for source in sources]
+        threads = [
+            (Following if source.lists_pods else Asking)(source, file, over) for source in sources
+        ]
         for thread in threads:
             thread.start()
         _wait(thread.settled.wait for thread in threads)
         for thread in threads:
-            if thread.silent:
-                _say({"source": thread.source.name, "note": thread.note()})
+            for name, note in thread.notes().items():
+                if note is not None:
+                    _say({"source": name, "note": note})
         _say({"ready": True})
         sys.stdin.read()
         over.set()
         _wait(thread.join for thread in threads)
         for thread in threads:
-            _say({"source": thread.source.name, "note": thread.note()})
+            for name, note in thread.notes().items():
+                _say({"source": name, "note": note})
         if file.error is not None:
             note = f"metrics are recorded in part: {path.name}: {file.error.strerror}"
             _say({"source": path.name, "note": note})

@@ -1,6 +1,7 @@
 """Which metrics endpoints a run asks: the target's own page, and those of --metrics-url.
 
-In:  the target, with the headers of the run; the option's text, `[NAME=]URL[,[NAME=]URL...]`.
+In:  the target, with the headers of the run; the option's text, `[NAME=]URL[,[NAME=]URL...]`; where
+     the target is a service of several pods, the URL of a list of them.
 Out: `Source`s, each with a name of its own.
 
 The headers of a run hold secrets: they go to the target's own origin (scheme, host, port) only.
@@ -18,6 +19,7 @@ from kvswarm.stream.target import TLS, Target
 API_PATHS: Final = ("/openai/v1", "/v1")
 METRICS_PATHS: Final = ("/metrics", "/prometheus/metrics")
 """Where servers have them, beside their API. trtllm-serve has JSON at the first, and means it."""
+PODS: Final = "pods"
 FLAG: Final = "--metrics-url"
 FIX: Final = "Give [NAME=]URL[,[NAME=]URL...], such as a=http://10.0.0.7:8000/metrics."
 
@@ -31,10 +33,16 @@ class Source:
     paths: tuple[str, ...]
     own: bool = False
     """Whether it is the target's own page, which nobody asked for."""
+    lists_pods: bool = False
+    """Whether it has no metrics, but a list of pods that come and go, each a source of its own."""
+    shown: str | None = None
+    """What people are to read for its URL; None: the URL."""
 
     @property
     def url(self) -> str:
-        """Where it is asked first, without headers."""
+        """Where it is asked first, without headers, for people."""
+        if self.shown is not None:
+            return self.shown
         return replace(self.target, base_path=self.paths[0]).url
 
     def to_message(self) -> dict[str, Any]:
@@ -47,19 +55,40 @@ class Source:
             "headers": dict(self.target.headers),
             "ca_file": tls.ca_file,
             "insecure": tls.insecure,
+            "gateway": self.target.gateway_url,
+            "lists_pods": self.lists_pods,
         }
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> Source:
         """The inverse of `to_message`, but for `own`. Raises UsageError."""
         tls = TLS(ca_file=message["ca_file"], insecure=message["insecure"])
-        target = Target.of(message["url"], message["headers"], tls)
-        return cls(name=message["name"], target=target, paths=tuple(message["paths"]))
+        target = Target.of(message["url"], message["headers"], tls, gateway=message.get("gateway"))
+        return cls(
+            name=message["name"],
+            target=target,
+            paths=tuple(message["paths"]),
+            lists_pods=message.get("lists_pods", False),
+        )
+
+    @classmethod
+    def of_pod(cls, entry: Mapping[str, Any]) -> Source:
+        """One entry of a list of pods. Raises UsageError."""
+        target = Target.of(entry["url"], tls=TLS(insecure=bool(entry["insecure"])))
+        return cls(
+            name=entry["name"],
+            target=target,
+            paths=(target.base_path,),
+            shown=entry["shown"],
+        )
 
 
-def sources_of(target: Target, given: str | None, tls: TLS | None = None) -> tuple[Source, ...]:
+def sources_of(
+    target: Target, given: str | None, tls: TLS | None = None, *, pods_url: str | None = None
+) -> tuple[Source, ...]:
     """The sources of a run: the target's own page first, unless its host and port were given.
 
+    Where its pods are listed, they take the place of its own page, which is of any of them.
     Raises UsageError where `given` is not as it must be.
     """
     sources = [_source(text.strip(), target, tls) for text in (given or "").split(",") if text]
@@ -69,7 +98,10 @@ def sources_of(target: Target, given: str | None, tls: TLS | None = None) -> tup
         paths=metrics_paths(target.base_path),
         own=True,
     )
-    if _address(target) not in [_address(source.target) for source in sources]:
+    if pods_url is not None:
+        pods = Target.of(pods_url)
+        sources.insert(0, Source(name=PODS, target=pods, paths=(pods.base_path,), lists_pods=True))
+    elif _address(target) not in [_address(source.target) for source in sources]:
         sources.insert(0, own)
     names = [source.name for source in sources]
     for name in names:

@@ -186,7 +186,8 @@ def test_all_replicas_together_are_held_against_the_client(tmp_path: Path) -> No
     ]  # fmt: skip
     lines, reasons = told(tmp_path, parts, info=asked("a", "b"))
     assert reasons == []
-    assert lines["requests"]["explained"] == lines["output_tokens"]["explained"] == "They agree."
+    assert lines["requests"]["explained"] == "They agree, over all 2 replicas."
+    assert lines["output_tokens"]["explained"] == "They agree."
     assert lines["ttft_ms"]["server"] == pytest.approx(98.0)
 
 

@@ -1,0 +1,77 @@
+"""Pods of a service, as they are now.
+
+In:  documents of pods.  Out: `FoundPod`s, by name.
+Pods tell where their metrics are by KServe's annotations, which a runtime hands on to them; where
+there are none, it is `/metrics` at the port that the server's container names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from kvswarm.kserve.cluster import Cluster
+from kvswarm.kserve.found import FoundPod, main_container, words_of
+from kvswarm.kserve.kinds import KINDS
+
+PORT: Final = 8080
+PORT_NOTE: Final = "prometheus.kserve.io/port"
+PATH_NOTE: Final = "prometheus.kserve.io/path"
+ROLE: Final = "llm-d.ai/role"
+
+
+def pods_of(cluster: Cluster, namespace: str, selector: str) -> tuple[FoundPod, ...]:
+    """List the pods that have these labels. Raises ClusterError."""
+    documents, _ = cluster.list_all(KINDS["Pod"], namespace, labels=selector)
+    return tuple(sorted((read_pod(each) for each in documents), key=_name))
+
+
+def _name(pod: FoundPod) -> str:
+    return pod.name
+
+
+def read_pod(document: Mapping[str, Any]) -> FoundPod:
+    """Read one."""
+    metadata, spec, status = (document.get(part) or {} for part in ("metadata", "spec", "status"))
+    container = main_container(spec)
+    annotations = metadata.get("annotations") or {}
+    stated = _status_of(status, container.get("name"))
+    port = annotations.get(PORT_NOTE, "")
+    return FoundPod(
+        name=str(metadata["name"]),
+        uid=str(metadata.get("uid", "")),
+        ip=status.get("podIP"),
+        node=spec.get("nodeName"),
+        image=container.get("image"),
+        port=int(port) if port.isdigit() else _container_port(container),
+        path="/" + str(annotations.get(PATH_NOTE, "/metrics")).lstrip("/"),
+        scheme=_scheme(container),
+        running=status.get("phase") == "Running" and "running" in (stated.get("state") or {}),
+        ready=any(
+            each.get("type") == "Ready" and each.get("status") == "True"
+            for each in status.get("conditions") or []
+        ),
+        leaving="deletionTimestamp" in metadata,
+        restarts=int(stated.get("restartCount") or 0),
+        counts=(metadata.get("labels") or {}).get(ROLE) != "prefill",
+        words=words_of(container),
+    )
+
+
+def _status_of(status: Mapping[str, Any], container: str | None) -> dict[str, Any]:
+    for each in status.get("containerStatuses") or []:
+        if each.get("name") == container:
+            return dict(each)
+    return {}
+
+
+def _container_port(container: Mapping[str, Any]) -> int:
+    ports = container.get("ports") or []
+    return int(ports[0]["containerPort"]) if ports else PORT
+
+
+def _scheme(container: Mapping[str, Any]) -> str:
+    """As the kubelet asks whether the container is ready: http, unless a probe says https."""
+    probes = [container.get(f"{name}Probe") or {} for name in ("readiness", "liveness", "startup")]
+    schemes = [(probe.get("httpGet") or {}).get("scheme") for probe in probes]
+    return "https" if "HTTPS" in schemes else "http"
