@@ -11,9 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from kvswarm.clusterlog import PodEntry, WantedEntry
+from kvswarm.kserve.found import CONTAINERS
 
-SERVER_CONTAINERS: Final = ("kserve-container", "main")
-"""The server's container of an InferenceService, and of an LLMInferenceService."""
 STILL: Final = frozenset({"PodInitializing", "ContainerCreating"})
 """Reasons of containers that only wait for their turn."""
 
@@ -80,7 +79,7 @@ def _since_ns(condition: Mapping[str, Any] | None) -> int | None:
 def _server_of(status: Mapping[str, Any]) -> Mapping[str, Any]:
     """The status of the server's container: by its name, else the first; empty: there is none."""
     found = {str(each.get("name")): each for each in status.get("containerStatuses") or []}
-    for name in SERVER_CONTAINERS:
+    for name in CONTAINERS:
         if name in found:
             return dict(found[name])
     return dict(next(iter(found.values()), {}))
