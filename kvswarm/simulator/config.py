@@ -33,6 +33,8 @@ class SimulatorConfig:
     port: int = 0
     flavor: str = "vllm"
     """The server that it is like: one of FLAVORS."""
+    base_path: str | None = None
+    """What its /v1 hangs below, such as /openai."""
     model: str = "sim"
     max_model_len: int = 8192
     max_num_seqs: int = 64
@@ -83,6 +85,8 @@ def parse_arguments(argv: Sequence[str]) -> SimulatorConfig:
         "--port", type=_within(int, 0, 65535), help="port; 0, the default, takes a free one"
     )
     parser.add_argument("--flavor", choices=FLAVORS, help="the server it is like (default vllm)")
+    parser.add_argument("--base-path", type=_path, metavar="PATH",
+                        help="what its /v1 hangs below, such as /openai")  # fmt: skip
     parser.add_argument("--model", help="name of the model it serves (default sim)")
     parser.add_argument("--max-model-len", type=number, metavar="TOKENS",
                         help="prompt and output together")  # fmt: skip
@@ -120,6 +124,12 @@ def parse_arguments(argv: Sequence[str]) -> SimulatorConfig:
             parser.error(f"argument {option}: --flavor {given['flavor']} has no such thing")
     known = {field.name for field in fields(SimulatorConfig)}
     return SimulatorConfig(**{name: value for name, value in given.items() if name in known})
+
+
+def _path(text: str) -> str:
+    if not text.startswith("/") or text.endswith("/"):
+        raise argparse.ArgumentTypeError(f"{text!r}: must begin with / and end without")
+    return text
 
 
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:

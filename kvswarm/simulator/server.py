@@ -81,9 +81,9 @@ class Application:
         """Answer one request."""
         if scope["type"] != "http":
             return
-        path, method = scope["path"], scope["method"]
+        path, method = self._path(scope["path"]), scope["method"]
         if method == "POST" and path in COMPLETIONS:
-            await self._complete(scope, receive, send)
+            await self._complete(path, scope, receive, send)
             return
         page = self._flavor.pages.get(path)
         if path not in COMPLETIONS and page is None:
@@ -93,7 +93,17 @@ class Application:
         else:
             await answer(send, 200, *page(self._serving))
 
-    async def _complete(self, scope: Any, receive: Any, send: Any) -> None:
+    def _path(self, asked: str) -> str:
+        """The path without what /v1 hangs below; what is not below it is not there."""
+        base_path = self._config.base_path
+        if base_path is None:
+            return asked
+        if asked.startswith("/v1/"):
+            return ""
+        below = asked.removeprefix(base_path)
+        return below if below.startswith("/v1/") else asked
+
+    async def _complete(self, path: str, scope: Any, receive: Any, send: Any) -> None:
         raw = b""
         while True:
             message = await receive()
@@ -115,7 +125,7 @@ class Application:
             await self._refuse(send, error)
             return
         try:
-            request = parse_request(raw, config, chat=COMPLETIONS[scope["path"]])
+            request = parse_request(raw, config, chat=COMPLETIONS[path])
             planned = self._answer_to(request, number, fault)
         except RequestError as error:
             await self._refuse(send, error)

@@ -84,7 +84,7 @@ def test_what_cannot_be_had_is_one_message_and_code_2(tmp_path: Path) -> None:
         "--port 65536", "--port x", "--max-num-seqs 0", "--block-size 1.5", "--step-ms 0",
         "--step-ms nan", "--decode-us inf", "--exact 100", "--exact 100 -1", "--fault none",
         "--fault-share 1.1", "--unknown 1", "--speculative-tokens -1", "--acceptance 1.5",
-        "--max-loras 0", "--stream-interval 0", "--image-tokens-per-tile 0", "--lora-modules",
+        "--max-loras 0", "--stream-interval 0", "--image-tokens-per-tile 0", "--lora-modules", "--base-path openai", "--base-path /openai/",
     ],
 )  # fmt: skip
 def test_a_bad_option_is_named(argv: str, capsys: pytest.CaptureFixture[str]) -> None:

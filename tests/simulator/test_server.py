@@ -244,6 +244,16 @@ def test_an_unknown_route_is_no_route(
     assert (answer.status, answer.json()) == (status, {"detail": detail})
 
 
+def test_the_api_may_hang_below_a_path() -> None:
+    """As KServe's Hugging Face runtime, whose health and metrics stay at the root."""
+    with simulating(*FAST, "--base-path", "/openai") as server:
+        assert server.get("/openai/v1/models").status == 200
+        assert server.ask("/openai/v1/completions", prompt="a", max_tokens=2).status == 200
+        assert server.get("/metrics").status == 200
+        assert server.get("/v1/models").status == 404
+        assert server.ask("/v1/completions", prompt="a", max_tokens=2).status == 404
+
+
 def test_what_can_never_fit_the_cache_is_refused() -> None:
     """It would wait for ever."""
     with simulating(*FAST, "--num-kv-blocks", "4", "--block-size", "16") as running:
