@@ -82,9 +82,10 @@ class Told:
 
 def told_by(log: Log) -> Told | None:
     """Make sense of a log; None where nothing was written to it."""
-    service = next((entry for entry in log.entries if isinstance(entry, ServiceEntry)), None)
-    if service is None:
+    services = [entry for entry in log.entries if isinstance(entry, ServiceEntry)]
+    if not services:
         return None
+    service = services[-1]  # once more, where something could not be followed to the end
     clocks = [entry for entry in log.entries if isinstance(entry, ClockEntry)]
     aways = [entry for entry in log.entries if isinstance(entry, AwayEntry)]
     clock = clocks[-1] if clocks else None
@@ -101,7 +102,9 @@ def told_by(log: Log) -> Told | None:
     return Told(
         service=service,
         pods=sorted(pods, key=lambda pod: (pod.reached["created"].ns, pod.last.pod)),
-        wanted=total([Steps.of(changes) for changes in wanted.values()]) if wanted else None,
+        wanted=total([Steps.of(changes) for changes in wanted.values()])
+        if wanted and service.wanted_known
+        else None,
         clock=clock,
         notes=_notes(log, clock, aways),
     )

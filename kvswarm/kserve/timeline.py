@@ -81,16 +81,7 @@ class Timeline:
             except ClusterError as error:
                 notes.append(f"the {kind.plural} of the service are not known: {error}")
         self._kinds = tuple(KINDS[name] for name in found)
-        followed = self._followed
-        self._log.append(
-            ServiceEntry(
-                time_ns=time.time_ns(),
-                namespace=followed.namespace,
-                service=followed.service,
-                pods_known=POD.name in found,
-                wanted_known=DEPLOYMENT.name in found,
-            )
-        )
+        self._say_what_is_known()
         for text in notes:
             self._note(text)
         for change in (change for changes in found.values() for change in changes):
@@ -105,6 +96,23 @@ class Timeline:
         for thread in self._threads:
             thread.join(LAST_S)
         self._log.close()
+
+    def _say_what_is_known(self) -> None:
+        followed = self._followed
+        self._log.append(
+            ServiceEntry(
+                time_ns=time.time_ns(),
+                namespace=followed.namespace,
+                service=followed.service,
+                pods_known=POD in self._kinds,
+                wanted_known=DEPLOYMENT in self._kinds,
+            )
+        )
+
+    def _lose(self, kind: Kind) -> None:
+        """What may be listed and not watched stands still in the log, and must not be believed."""
+        self._kinds = tuple(each for each in self._kinds if each is not kind)
+        self._say_what_is_known()
 
     def _listed(self, kind: Kind) -> list[Change]:
         documents, _ = self._cluster.list_all(
@@ -134,6 +142,7 @@ class Timeline:
                     change = watching.next(WAIT_S)
                 except ClusterError as error:  # one watch has ended; the other goes on
                     self._note(f"the service is not followed any more: {error}")
+                    self._lose(POD if DEPLOYMENT.plural not in error.message else DEPLOYMENT)
                     continue
                 if change is not None:
                     self._take(change)
