@@ -260,10 +260,29 @@ def test_a_right_that_is_lacking_is_a_note_with_the_rule(
     assert said == [note.text]
 
 
-def allow(api: ApiServer, namespace: str, user: str, resources: dict[str, list[str]]) -> None:
-    """A Role of get, list and watch for a user, and for nobody else in this namespace."""
+def test_pods_that_may_be_listed_and_not_watched_are_not_believed(
+    api: ApiServer, namespace: str, tmp_path: Path
+) -> None:
+    """They would stand still in the log."""
+    allow(api, namespace, "operator", {"": ["pods"]}, verbs=("list",))
+    restricted = cluster_of(api.kubeconfig(tmp_path / "operator.json", user="operator"))
+    path = tmp_path / "cluster.jsonl"
+    with Timeline(restricted, followed(namespace), path, silent):
+        until(lambda: len(entries(path, ServiceEntry)) > 1, "the watch was refused")
+    assert [each.pods_known for each in entries(path, ServiceEntry)] == [True, False]
+    assert "verbs: ['watch']" in entries(path, NoteEntry)[-1].text
+
+
+def allow(
+    api: ApiServer,
+    namespace: str,
+    user: str,
+    resources: dict[str, list[str]],
+    verbs: tuple[str, ...] = ("get", "list", "watch"),
+) -> None:
+    """A Role for a user, and for nobody else in this namespace."""
     rules = [
-        {"apiGroups": [group], "resources": names, "verbs": ["get", "list", "watch"]}
+        {"apiGroups": [group], "resources": names, "verbs": list(verbs)}
         for group, names in resources.items()
     ]
     root = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
