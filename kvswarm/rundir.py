@@ -5,6 +5,8 @@ Written as the run goes, readable after a crash:
 - `run.json`          what was run (`RunInfo`), rewritten atomically as the run goes on
 - `requests.journal`  batches of records, appended as they arrive; removed once the table is whole
 - `requests.parquet`  one row per request, made from the journal by `kvswarm.analysis`
+- `cluster.jsonl`     a service's pods and replicas over time, where one is measured by its name:
+                      see `kvswarm.clusterlog`
 - `summary.json`, `report.html`, `locust.log`, Locust's own CSVs, `server.log` of `--serve`
 
 The journal is a sequence of frames `length (u32 LE) | crc32 (u32 LE) | payload`. The first payload
@@ -36,7 +38,8 @@ from kvswarm.records import SCHEMA_VERSION, Record, decode_batch
 FRAME: Final = struct.Struct("<II")
 SERVER_LOG: Final = "server.log"
 RUNS: Final = Path("runs")
-THERE_BEFORE: Final = ("locust", SERVER_LOG)
+CLUSTER_LOG: Final = "cluster.jsonl"
+THERE_BEFORE: Final = ("locust", SERVER_LOG, CLUSTER_LOG)
 """Beginnings of names that a run directory may hold before its run begins: logs and CSVs."""
 
 
@@ -200,6 +203,11 @@ class RunDir:
     def server(self) -> Path:
         """The table of the server's metrics."""
         return self.path / "server.parquet"
+
+    @property
+    def cluster_log(self) -> Path:
+        """What the cluster did with the service's pods."""
+        return self.path / CLUSTER_LOG
 
     @property
     def summary(self) -> Path:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import urlsplit
@@ -22,11 +22,13 @@ from kvswarm.commands.load import RunRequest
 from kvswarm.commands.service_options import ServiceAsked
 from kvswarm.errors import TargetError, UsageError
 from kvswarm.kserve.addresses import Address, address_of
+from kvswarm.kserve.asleep import Awaited, wait_until_asleep
 from kvswarm.kserve.cluster import Cluster
 from kvswarm.kserve.found import FoundService
 from kvswarm.kserve.refusals import ClusterError, NotAllowedError
 from kvswarm.kserve.relay import Relay, Scraped, page_of
 from kvswarm.kserve.services import find_service
+from kvswarm.kserve.timeline import Followed, Timeline
 from kvswarm.profiles.model import Profile
 from kvswarm.rundir import PodInfo, RunDir, ServiceInfo
 from kvswarm.swarm.handover import Handover
@@ -50,18 +52,28 @@ class Measured:
 @contextlib.contextmanager
 def service_target(
     request: RunRequest,
-    profile: Profile,  # noqa: ARG001 - whoever records more of the cluster needs both
-    run_dir: RunDir,  # noqa: ARG001
+    profile: Profile,
+    run_dir: RunDir,
     console: Console,
 ) -> Iterator[RunRequest]:
     """Find the service, and give the request that measures it. Raises ClusterError, UsageError.
 
-    Whatever is to be recorded of the cluster during the run has its place around the `yield`.
+    What becomes of its pods is recorded around the `yield`.
     """
     asked = request.service
     assert asked is not None  # noqa: S101 - what this is for
+
+    def say(line: str) -> None:
+        console.print(f"Service: {line}", soft_wrap=True, markup=False, highlight=False)
+
+    if asked.cold_within_s is not None:
+        await_cold(asked, asked.cold_within_s, say)
     measured = find_measured(asked, request.values.get("gateway"))
     service = measured.service
+    if asked.cold_within_s is not None and not service.asleep:
+        raise TargetError(
+            f"--cold: {asked.shown} was woken again", fix="Keep other requests away from it."
+        )
     notes = list(service.notes)
     with contextlib.ExitStack() as stack:
         pods_url = None
@@ -76,10 +88,64 @@ def service_target(
             pods_url = stack.enter_context(Relay(scraped, service.pods or ())).url
         elif service.pods is not None:
             notes.append(why_not)
-        for line in (_told(measured), *notes):
-            console.print(f"Service: {line}", soft_wrap=True, markup=False, highlight=False)
+        for line in (_told(measured), *notes, *cold_hints(measured, profile)):
+            say(line)
+        followed = Followed(
+            namespace=service.namespace, service=service.name, labels=service.selector
+        )
+        stack.enter_context(_recorded(measured.cluster, followed, run_dir, say))
         handover = Handover(service=info_of(measured), pods_url=pods_url, notes=notes)
         yield with_service(request, measured, handover)
+
+
+@contextlib.contextmanager
+def _recorded(
+    cluster: Cluster, followed: Followed, run_dir: RunDir, say: Callable[[str], None]
+) -> Iterator[None]:
+    """Record what becomes of the pods; leave no record of a run that did not begin."""
+    try:
+        with Timeline(cluster, followed, run_dir.cluster_log, say):
+            yield
+    finally:
+        if not run_dir.run_json.exists():
+            run_dir.cluster_log.unlink(missing_ok=True)
+
+
+def await_cold(asked: ServiceAsked, within_s: float, say: Callable[[str], None]) -> None:
+    """Wait until the service has no pods.
+
+    Raises TargetError where it never will, or not in time; ClusterError.
+    """
+    cluster = Cluster.connect(asked.context)
+    service = find_service(cluster, asked.namespace, asked.name, asked.kind)
+    if not service.may_sleep:
+        raise TargetError(
+            f"--cold: {asked.shown} is never scaled to zero",
+            fix="Make it with --min-replicas 0, which --autoscaler kpa and keda can do.",
+        )
+    awaited = Awaited(
+        namespace=service.namespace,
+        service=service.name,
+        labels=service.selector,
+        timeout_s=within_s,
+    )
+    wait_until_asleep(cluster, awaited, say)
+
+
+def cold_hints(measured: Measured, profile: Profile) -> list[str]:
+    """What a person must know who measures a service that is scaled to zero."""
+    if not measured.service.asleep:
+        return []
+    hint = (
+        "the first request wakes it; one that waits for more than timeouts.first_byte_s, "
+        f"{profile.timeouts.first_byte_s:g} s, is given up"
+    )
+    if profile.load.duration_s is not None:
+        hint += (
+            f"; what is in flight drain_s, {profile.load.drain_s:g} s, after the end of the load "
+            "is cancelled"
+        )
+    return [f"{hint}. --set changes that."]
 
 
 def is_inside(server: str) -> bool:

@@ -14,7 +14,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -38,6 +41,19 @@ JSON: Final = "application/json"
 APPLY: Final = "application/apply-patch+yaml"
 MERGE: Final = "application/merge-patch+json"
 MULTIPLE_CHOICES: Final = 300
+INTERNAL_ERROR: Final = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """The `Date` of an answer: seconds since 1970 by the server, cut to whole ones.
+
+    Between asking and answering, ns of this machine's clock, it was that second there.
+    """
+
+    asked_ns: int
+    answered_ns: int
+    date_s: int
 
 
 class Cluster:
@@ -165,6 +181,20 @@ class Cluster:
             self._read("GET", "/version", Asked(verb="get", kind=KINDS["Namespace"]))
         )
         return int(plain["major"]), int("".join(c for c in plain["minor"] if c.isdigit()))
+
+    def clock(self, timeout_s: float = TIMEOUT_S) -> Answered:
+        """Ask for the API server's time. Raises UnreachableError, also for an answer without it."""
+        asked_ns = time.time_ns()
+        response = self._open("GET", "/version", timeout_s=timeout_s)
+        answered_ns = time.time_ns()
+        with contextlib.closing(response):
+            date = response.headers.get("Date")
+            if response.status >= INTERNAL_ERROR or date is None:
+                asked = Asked(verb="get", kind=KINDS["Namespace"])
+                raise refusal(asked, max(INTERNAL_ERROR, response.status), response.data)
+            response.drain_conn()
+        date_s = parsedate_to_datetime(date).timestamp()
+        return Answered(asked_ns=asked_ns, answered_ns=answered_ns, date_s=int(date_s))
 
     def check_kind(self, kind: Kind) -> None:
         """Raise NotThereError where the cluster does not have a kind, or not in this version."""
