@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import kvswarm
+from kvswarm.cli_cluster import fetch, kserve
 from kvswarm.commands.compare_options import ListsCommand, compare_flags
+from kvswarm.commands.deploy_options import deploy_options, teardown_options
+from kvswarm.commands.in_cluster_options import in_cluster_asked, in_cluster_options
 from kvswarm.commands.manifest_options import manifest_options
-from kvswarm.commands.run_flags import Processes, run_flags
+from kvswarm.commands.run_flags import Processes, run_options
 from kvswarm.commands.service_options import service_asked, service_options
 from kvswarm.errors import EXIT_INTERRUPTED, KvswarmError, UsageError
 from kvswarm.serving.versions import NEWEST
@@ -45,7 +48,8 @@ def commands() -> None:
     """Load-test LLMs on KServe and other OpenAI-compatible servers: figures you can bet on."""
 
 
-@commands.command(params=run_flags())
+@commands.command()
+@run_options
 @click.option("--url", metavar="URL", help="The server's root, or its /v1 or /openai/v1 base.")
 @click.option(
     "--header",
@@ -98,6 +102,14 @@ def commands() -> None:
     help="Seconds to wait for its GET /health; default: 600.",
 )
 @service_options
+@in_cluster_options
+@click.option(
+    "--hand-over",
+    "hand_over_port",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="Let the run's directory be fetched there; with --in-cluster default: 5559.",
+)
 @click.option("--list-profiles", is_flag=True, help="List the packaged profiles and leave.")
 @click.option("--dry-run", is_flag=True, help="Show what would run, and do nothing.")
 @click.option(
@@ -119,6 +131,7 @@ def run(  # noqa: PLR0913, PLR0917 - one per flag
     serve: str | None,
     serve_version: str | None,
     serve_timeout: float | None,
+    hand_over_port: int | None,
     list_profiles: bool,
     dry_run: bool,
     as_json: bool,
@@ -136,21 +149,21 @@ def run(  # noqa: PLR0913, PLR0917 - one per flag
     from kvswarm.commands.load import RunRequest  # noqa: PLC0415 - keeps --help quick
     from kvswarm.commands.run import run as run_load  # noqa: PLC0415
 
+    in_cluster = in_cluster_asked(values, port=master_bind_port, hand_over_port=hand_over_port)
+    given = {
+        "workers": expect_workers,
+        "bind_host": master_bind_host,
+        "bind_port": master_bind_port if in_cluster is None else None,
+    }
     return run_load(
         RunRequest(
             values=values,
             url=url,
             headers=headers,
             processes=processes,
-            master=_master(
-                {
-                    "workers": expect_workers,
-                    "bind_host": master_bind_host,
-                    "bind_port": master_bind_port,
-                },
-                wanted=master,
-                processes=processes,
-            ),
+            master=_master(given, wanted=master, processes=processes),
+            in_cluster=in_cluster,
+            hand_over_port=hand_over_port,
             baseline=baseline,
             sweep=_only(sweeps),
             serve=_serve(serve, serve_version, serve_timeout),
@@ -321,6 +334,31 @@ def compare(**values: Any) -> int:
     return compare_typed(values, _redacted(sys.argv[1:]))
 
 
+@commands.command()
+@manifest_options
+@deploy_options
+def deploy(**values: Any) -> None:
+    """Deploy a profile's server on KServe, and wait until it is ready.
+
+    Example: kvswarm deploy --model hf://Qwen/Qwen3-8B --namespace llm --service qwen
+    """
+    from kvswarm.commands.deploy import deploy_typed  # noqa: PLC0415 - keeps --help quick
+
+    deploy_typed(values)
+
+
+@commands.command()
+@teardown_options
+def teardown(**values: Any) -> None:
+    """Remove what `kvswarm deploy` made for a service, and wait until its pods are gone.
+
+    Example: kvswarm teardown --namespace llm --service qwen
+    """
+    from kvswarm.commands.deploy import teardown_typed  # noqa: PLC0415 - keeps --help quick
+
+    teardown_typed(values)
+
+
 @commands.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def simulate(arguments: tuple[str, ...]) -> int:
@@ -356,6 +394,10 @@ def calibrate(max_streams: int, error_share: float) -> int:
     from kvswarm.commands.calibrate import calibrate as run_calibration  # noqa: PLC0415
 
     return run_calibration(max_streams=max_streams, error_share=error_share)
+
+
+commands.add_command(fetch)
+commands.add_command(kserve)
 
 
 def main() -> None:

@@ -5,6 +5,8 @@ Written as the run goes, readable after a crash:
 - `run.json`          what was run (`RunInfo`), rewritten atomically as the run goes on
 - `requests.journal`  batches of records, appended as they arrive; removed once the table is whole
 - `requests.parquet`  one row per request, made from the journal by `kvswarm.analysis`
+- `cluster.jsonl`     a service's pods and replicas over time, where one is measured by its name:
+                      see `kvswarm.clusterlog`
 - `summary.json`, `report.html`, `locust.log`, Locust's own CSVs, `server.log` of `--serve`
 
 The journal is a sequence of frames `length (u32 LE) | crc32 (u32 LE) | payload`. The first payload
@@ -35,7 +37,9 @@ from kvswarm.records import SCHEMA_VERSION, Record, decode_batch
 
 FRAME: Final = struct.Struct("<II")
 SERVER_LOG: Final = "server.log"
-THERE_BEFORE: Final = ("locust", SERVER_LOG)
+RUNS: Final = Path("runs")
+CLUSTER_LOG: Final = "cluster.jsonl"
+THERE_BEFORE: Final = ("locust", SERVER_LOG, CLUSTER_LOG)
 """Beginnings of names that a run directory may hold before its run begins: logs and CSVs."""
 
 
@@ -201,6 +205,11 @@ class RunDir:
         return self.path / "server.parquet"
 
     @property
+    def cluster_log(self) -> Path:
+        """What the cluster did with the service's pods."""
+        return self.path / CLUSTER_LOG
+
+    @property
     def summary(self) -> Path:
         """The figures."""
         return self.path / "summary.json"
@@ -270,11 +279,7 @@ def new_run_dir(profile_name: str, out: Path | None = None) -> RunDir:
 
     Raises RunDirError where it holds something already or cannot be made.
     """
-    path = out
-    if path is None:
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        safe_name = "".join(c if c.isalnum() or c in "-_." else "-" for c in profile_name)
-        path = Path("runs") / f"{stamp}-{safe_name}-{secrets.token_hex(3)}"
+    path = out or RUNS / new_name(profile_name)
     try:
         path.mkdir(parents=True, exist_ok=True)
         if any(not entry.name.startswith(THERE_BEFORE) for entry in path.iterdir()):
@@ -285,6 +290,13 @@ def new_run_dir(profile_name: str, out: Path | None = None) -> RunDir:
     except OSError as error:
         raise RunDirError(f"{path}: cannot make the run directory: {error.strerror}") from error
     return RunDir(path.resolve())
+
+
+def new_name(profile_name: str) -> str:
+    """A name for a run directory that no other one has: `<UTC time>-<profile>-<6 hex>`."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    safe_name = "".join(c if c.isalnum() or c in "-_." else "-" for c in profile_name)
+    return f"{stamp}-{safe_name}-{secrets.token_hex(3)}"
 
 
 def write_atomically(path: Path, content: bytes) -> None:

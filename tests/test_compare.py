@@ -17,7 +17,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvswarm.cli import main
+from kvswarm.cli import commands, main
 from kvswarm.commands.compare_file import (
     SCHEMA_PATH,
     ClusterFile,
@@ -82,13 +82,7 @@ def services(typed: Typed) -> dict[str, dict[str, Any]]:
 def planned(**changes: Any) -> Plan:
     """The plan of a comparison, with some of what was asked changed."""
     values = {"profile": "standard", **changes.pop("values", {})}
-    manifest = {
-        "model": "hf://Qwen/Qwen3-8B", "namespace": "llm", "service": "compare",
-        "secret": None, "service_account": None, "gpu_resource": "nvidia.com/gpu", "gpus": None,
-        "cpu": "4", "memory": "32Gi", "node_selector": (), "toleration": (), "min_replicas": 1,
-        "max_replicas": None, "autoscaler": None, "scale_metric": None, "scale_target": None,
-        "scale_query": None, "prometheus": None, "mode": "standard", "vllm_version": None,
-    }  # fmt: skip
+    manifest = commands.commands["compare"].make_context("compare", shlex.split(REQUIRED)).params
     asked = {"backends": ("vllm", "tgi"), "quantizations": (), "models_of": {}, "images": {}}
     return plan(
         CompareRequest(**{**asked, **changes}, manifest=manifest, run=RunRequest(values=values))

@@ -15,20 +15,47 @@ from kvswarm.commands.sweep_file import SCHEMA_PATH
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "command-line.md").read_text("utf-8")
-SECTIONS = dict(re.findall(r"^## kvswarm (\w+)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
+OTHERS = re.compile(r"The flags of \[`kvswarm (\w+)`\]\(#kvswarm-\w+\)(?: but ([^:]*?))?,? and:")
+"""Where a command has those of another, but for some."""
+SECTIONS = dict(
+    re.findall(r"^## kvswarm ([\w ]+)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
+)
+
+
+def every_command(group: click.Group, before: str = "") -> dict[str, click.Command]:
+    """All commands by what is typed, those within groups included."""
+    found = {}
+    for name, command in group.commands.items():
+        found[f"{before}{name}"] = command
+        if isinstance(command, click.Group):
+            found |= every_command(command, f"{before}{name} ")
+    return found
+
+
+COMMANDS = every_command(commands)
 
 
 def test_the_page_has_a_section_for_every_command() -> None:
     """A command that is not documented is one that nobody finds."""
-    assert set(SECTIONS) == set(commands.commands)
+    assert set(SECTIONS) == set(COMMANDS)
 
 
-@pytest.mark.parametrize("name", commands.commands)
+def rows_of(name: str) -> dict[str, str]:
+    """The lines of a command's own table, by flag."""
+    return dict(re.findall(r"^\| `(--[\w-]+)` \|(.*)\|$", SECTIONS[name], re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_the_section_has_a_line_for_every_flag_with_its_default(name: str) -> None:
     """And an example to paste."""
     assert f"    kvswarm {name}" in SECTIONS[name]
-    rows = dict(re.findall(r"^\| `(--[\w-]+)` \|(.*)\|$", SECTIONS[name], re.MULTILINE))
-    options = [p for p in commands.commands[name].params if isinstance(p, click.Option)]
+    rows = rows_of(name)
+    if (others := OTHERS.search(SECTIONS[name])) is not None:
+        without = re.findall(r"`(--[\w-]+)`", others[2] or "")
+        assert set(without) <= set(rows_of(others[1]))
+        shared = {flag: row for flag, row in rows_of(others[1]).items() if flag not in without}
+        rows = shared | rows
+    options = [p for p in COMMANDS[name].params if isinstance(p, click.Option)]
     assert set(rows) == {option.opts[0] for option in options}
     for option in options:
         if option.show_default:

@@ -35,6 +35,7 @@ $features
 <h2>Gates</h2>
 <ul>$gates</ul>
 $server
+$replicas
 <h2>Plots</h2>
 <div class="plots">$plots</div>
 <h2>Repeat this run</h2>
@@ -48,7 +49,8 @@ for (const data of document.querySelectorAll(".figure")) {
   const figure = JSON.parse(data.textContent);
   figure.layout.paper_bgcolor = figure.layout.plot_bgcolor = "rgba(0,0,0,0)";
   figure.layout.font = {color: dark ? "#ddd" : "#222"};
-  for (const axis of ["xaxis", "yaxis"])
+  const axes = Object.keys(figure.layout).filter(name => name.slice(1, 5) === "axis");
+  for (const axis of new Set(["xaxis", "yaxis", ...axes]))
     figure.layout[axis] = {...figure.layout[axis], gridcolor: "#8884", zerolinecolor: "#8886"};
   Plotly.newPlot(data.dataset.for, figure.data, figure.layout,
     {responsive: true, displaylogo: false, displayModeBar: touch ? false : "hover"});

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
 
 from kvswarm.analysis.page import PAGE
+from kvswarm.analysis.report_replicas import replicas_html, replicas_plot
 from kvswarm.analysis.report_server import server_html, server_plots
 from kvswarm.analysis.rows import MOMENTS, Flags, Floats, ahead_ns, clock_offsets_ns, open_table
 from kvswarm.analysis.wording import (
@@ -34,6 +35,7 @@ from kvswarm.rundir import RunDir, RunInfo
 MAX_POINTS: Final = 5000
 MAX_ITL_ROWS: Final = 4000
 TIME_BINS: Final = 120
+HEIGHT_PX: Final = 320
 LENGTHS_APART: Final = 2
 """From this factor between the shortest and the longest prompt on, TTFT is drawn against length."""
 DEFINITIONS: Final = {
@@ -59,6 +61,7 @@ SHADE: Final = {
 def report_page(run: RunDir, info: RunInfo, summary: dict[str, Any]) -> str:
     """Draw the page of a run."""
     verdict = summary["verdict"]
+    columns = _Columns(run)
     return Template(PAGE).substitute(
         title=html.escape(f"{summary['run']['profile']} on {summary['run']['model']}"),
         status=html.escape(verdict["status"]),
@@ -68,7 +71,8 @@ def report_page(run: RunDir, info: RunInfo, summary: dict[str, Any]) -> str:
         gates=_gates(summary),
         features=_features(summary),
         server=server_html(summary["server"]),
-        plots="".join(_plots(run)),
+        replicas=_replicas(summary, columns),
+        plots="".join(_plots(run, columns)),
         plotly=get_plotlyjs(),
         repeat=html.escape(shlex.join(info.argv or info.locust_argv)),
         versions=html.escape(", ".join(f"{name} {text}" for name, text in info.versions.items())),
@@ -203,8 +207,16 @@ class _Columns:
         return spans
 
 
-def _plots(run: RunDir) -> list[str]:
-    columns = _Columns(run)
+def _replicas(summary: dict[str, Any], columns: _Columns) -> str:
+    """Cold start and scaling, with the TTFT of all requests that succeeded."""
+    wanted = columns.ok & ~np.isnan(columns.ttft_ms)
+    points = _thinned(columns.sent_s[wanted], columns.ttft_ms[wanted])
+    figure = replicas_plot(summary["replicas"], *points)
+    plot = "" if figure is None else _embed(figure, "replicas")
+    return replicas_html(summary["replicas"], plot)
+
+
+def _plots(run: RunDir, columns: _Columns) -> list[str]:
     over_time = [
         _over_time(columns, "TTFT", columns.ttft_ms),
         _over_time(columns, "E2E", columns.e2e_ms),
@@ -223,11 +235,14 @@ def _plots(run: RunDir) -> list[str]:
         _ttft_by_prompt(columns),
     ]
     figures = [*over_time[:2], *distributions, *over_time[2:]]
-    return [_embed(figure, place) for place, figure in enumerate(figures) if figure is not None]
+    return [
+        _embed(figure, str(place)) for place, figure in enumerate(figures) if figure is not None
+    ]
 
 
-def _embed(figure: go.Figure, place: int) -> str:
-    figure.update_layout(margin={"l": 60, "r": 20, "t": 40, "b": 45}, height=320)
+def _embed(figure: go.Figure, place: str) -> str:
+    height = figure.layout.height or HEIGHT_PX
+    figure.update_layout(margin={"l": 60, "r": 20, "t": 40, "b": 45}, height=height)
     # "</" in a script would end it early.
     packed = json.dumps(json.loads(figure.to_json())).replace("</", "<\\/")
     return (

@@ -19,8 +19,9 @@ COMPARED: Final = {
 
 
 def server_lines(server: dict[str, Any]) -> list[tuple[str, str]]:
-    """At most five lines: queue, KV cache, prefix cache, speculation, GPU."""
+    """At most six lines: replicas, queue, KV cache, prefix cache, speculation, GPU."""
     lines = (
+        ("replicas", _replicas(server)),
         ("queue", _queue(server)),
         ("KV cache", _kv_cache(server)),
         ("prefixes", _prefixes(server["prefix_cache"])),
@@ -65,6 +66,17 @@ def compared_cells(line: dict[str, Any]) -> list[str]:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}"
+
+
+def _replicas(server: dict[str, Any]) -> str:
+    """How the load was spread; empty where there is one, or one that does not count requests."""
+    told = [each["requests"] for each in server["replicas"].values()]
+    if not told or None in told:
+        return ""
+    counts = [sum(requests.values()) for requests in told]
+    text = f"{len(counts)} ended {sum(counts):,} requests, {min(counts):,} to {max(counts):,} each"
+    line = (server["reconciliation"] or {}).get("requests")
+    return text if line is None else f"{text}; the client saw {line['client']:,.0f} succeed"
 
 
 def _queue(server: dict[str, Any]) -> str:

@@ -20,9 +20,11 @@ import numpy as np
 
 from kvswarm.analysis.claims import claims_of, claims_section, contradicted
 from kvswarm.analysis.counting import Tally
-from kvswarm.analysis.gates import SLO_NAME, gates_of
+from kvswarm.analysis.gates import gates_of
 from kvswarm.analysis.reconcile import server_section
+from kvswarm.analysis.replicas import Replicas
 from kvswarm.analysis.rows import Flags, Floats, Rows, read_rows
+from kvswarm.analysis.slos import meets_slo
 from kvswarm.analysis.table import TableReport
 from kvswarm.analysis.uncertainty import first_late_us, spread_gaps_us
 from kvswarm.analysis.variants import Variants
@@ -93,8 +95,10 @@ def summarise(run: RunDir, table: TableReport | None = None) -> dict[str, Any]:
     window = _window(info, profile)
     totals = Totals()
     variants = Variants(profile)
+    replicas = Replicas(run, info, profile)
     for rows in read_rows(run):
         variants.add(rows)
+        replicas.add(rows)
         _count(rows, totals, profile)
         _measure(rows, totals)
         _judge_slos(rows, totals, profile, window)
@@ -129,6 +133,7 @@ def summarise(run: RunDir, table: TableReport | None = None) -> dict[str, Any]:
         "tokens": {name: totals.tokens[name] for name in ("prompt", "completion", "reasoning")},
         "claims": claims_section(claims),
         "server": server.section,
+        "replicas": replicas.section(),
     }
     summary["gates"] = gates_of(summary, profile)
     return summary
@@ -196,36 +201,12 @@ def _measure(rows: Rows, totals: Totals) -> None:
 def _judge_slos(rows: Rows, totals: Totals, profile: Profile, window: Window | None) -> None:
     meets_all: Flags = rows.good & (rows.output_valid != False)  # noqa: E712 - None is no False
     for name, limit_ms in profile.slo.items():
-        meets = _meets(rows, name, limit_ms)
+        meets = meets_slo(rows, name, limit_ms)
         totals.slo_met[name] += int((meets & rows.good).sum())
         meets_all = meets_all & meets
     totals.good += int(meets_all.sum())
     if window is not None:
         totals.window_good += int((meets_all & _ended_within(rows, window)).sum())
-
-
-def _meets(rows: Rows, name: str, limit_ms: float) -> Flags:
-    """Which rows meet one SLO: their own value, or for ITL the percentile (or mean) of their gaps.
-
-    A request without the value (one token has no gap) meets it. Percentiles of one request's gaps
-    are by nearest rank: the smallest gap that at least that share of its gaps do not exceed.
-    """
-    match = SLO_NAME.fullmatch(name)
-    if match is None or match[1] != "itl":
-        values = rows[f"{match[1] if match else name}_ms"]
-        within: Flags = ~(values > limit_ms)
-        return within
-    gaps_us, offsets = rows.lists["itl_us"]
-    counts = np.diff(offsets)
-    row_of_gap = np.repeat(np.arange(len(rows)), counts)
-    statistic = match[2] or "mean"
-    if statistic == "mean":
-        sums = np.bincount(row_of_gap, weights=gaps_us, minlength=len(rows))
-        met: Flags = sums <= counts * limit_ms * 1e3
-        return met
-    share = 1.0 if statistic == "max" else float(f"0.{statistic[1:]}")
-    inside = np.bincount(row_of_gap[gaps_us <= limit_ms * 1e3], minlength=len(rows))
-    return inside >= np.ceil(share * counts - 1e-9)
 
 
 def _ended_within(rows: Rows, window: Window) -> Flags:

@@ -35,6 +35,18 @@ def check(request: RunRequest, profile: Profile) -> None:
     The workload is opened here, and again by each process that sends: reading a file of prompts
     twice costs less than half a minute of silence before the mistake in it is told.
     """
+    check_flags(request, profile)
+    open_workload(profile)
+
+
+def check_flags(request: RunRequest, profile: Profile) -> None:
+    """The same without the workload, whose files need not be here. Raises KvswarmError."""
+    if request.service is not None:
+        check_service(request)
+    elif request.url is None and request.values.get("gateway"):
+        raise UsageError(
+            "--gateway: to what?", fix="Name the target with --url, or --namespace and --service."
+        )
     if request.serve is not None:
         if request.url is not None:
             raise UsageError(
@@ -42,12 +54,6 @@ def check(request: RunRequest, profile: Profile) -> None:
                 fix="Leave one of the two out.",
             )
         server_command(request.serve, profile, request.values.get("model"))
-    if request.service is not None:
-        check_service(request)
-    elif request.url is None and request.values.get("gateway"):
-        raise UsageError(
-            "--gateway: to what?", fix="Name the target with --url, or --namespace and --service."
-        )
     tls = _tls(request)
     # A service's scheme is not known yet, which must be the gateway's.
     target = _target(request if request.service is None else without_gateway(request))
@@ -63,7 +69,6 @@ def check(request: RunRequest, profile: Profile) -> None:
         new_run_dir(profile.name, out)  # makes nothing that is there, and refuses what holds files
     if request.baseline is not None:
         check_same_workload(profile, request.baseline)
-    open_workload(profile)
 
 
 def _check_free(address: tuple[str, int]) -> None:

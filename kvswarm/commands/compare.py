@@ -32,6 +32,7 @@ from kvswarm.commands.compare_options import names_of, pairs_of
 from kvswarm.commands.compare_plan import CompareRequest, Plan, Planned, plan
 from kvswarm.commands.compare_run import Stage, measured
 from kvswarm.commands.compare_table import render
+from kvswarm.commands.deploy import ending_as_interrupts
 from kvswarm.commands.load import RunRequest
 from kvswarm.commands.series import (
     Series,
@@ -94,7 +95,8 @@ def compare(request: CompareRequest) -> int:
     state.write(folder)
     console = Console(stderr=True)
     stage = Stage(cluster=cluster, folder=folder, plan=decided, request=request, console=console)
-    interrupted = _run_all(stage, state)
+    with ending_as_interrupts():
+        interrupted = _run_all(stage, state)
     if request.as_json:
         sys.stdout.write((folder / COMPARISON_FILE).read_text())
     else:
@@ -108,9 +110,7 @@ def _state(request: CompareRequest, decided: Plan, cluster: Cluster) -> Comparis
     """Give the comparison before anything was run. Raises ClusterError."""
     machine = decided.machine
     different = unlike([each.manifests.left_out for each in decided.planned])
-    variants = [
-        _variant(each, keys) for each, keys in zip(decided.planned, different, strict=True)
-    ]
+    variants = [_variant(each, keys) for each, keys in zip(decided.planned, different, strict=True)]
     return Comparison(
         model=request.manifest["model"],
         profile=decided.profile.name,

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import click
 
+from kvswarm.commands.deploy_options import deploy_options
 from kvswarm.commands.manifest_options import manifest_options
-from kvswarm.commands.run_flags import Processes, run_flags
+from kvswarm.commands.run_flags import Processes, run_options
 from kvswarm.errors import UsageError
 
 LISTS: Final = ("--backends", "--quantization")
 """Flags that take all words up to the next flag."""
-NOT_OF_MANIFEST: Final = frozenset({"backend", "service", "image", "profile", "settings"})
-"""Flags of `kvswarm manifest` that are others here, or `run`'s."""
+NOT_OF_MANIFEST: Final = frozenset(
+    {
+        "backend", "service", "image", "profile", "settings", "list_clusters", "canary_percent",
+        "canary_model", "canary_image",
+    }
+)  # fmt: skip
+"""Flags of `kvswarm manifest` that are others here, or `run`'s, or have no sense here."""
 NOT_OF_RUN: Final = frozenset({"model", "metrics-url", "metrics-port", "metrics-host", "out"})
 """Flags of `kvswarm run` that are others here, or have no sense for several servers."""
+OF_DEPLOY: Final = frozenset({"timeout_s", "schedule_timeout_s"})
+"""Flags of `kvswarm deploy` that hold for each deployment."""
 OWN: Final = (
     click.Option(
         ["--backends"],
@@ -118,12 +126,14 @@ def pairs_of(flag: str, values: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
-def manifest_flags() -> list[click.Parameter]:
-    """The flags of `kvswarm manifest` that all variants share."""
-    command = click.command()(manifest_options(lambda **_: None))
-    return [each for each in command.params if each.name not in NOT_OF_MANIFEST]
-
-
 def compare_flags() -> list[click.Parameter]:
     """All flags, in the order of the help."""
-    return [*OWN, *run_flags(without=NOT_OF_RUN), *manifest_flags()]
+    of_run = _flags(lambda command: run_options(command, without=NOT_OF_RUN))
+    of_manifest = [each for each in _flags(manifest_options) if each.name not in NOT_OF_MANIFEST]
+    of_deploy = [each for each in _flags(deploy_options) if each.name in OF_DEPLOY]
+    return [*OWN, *of_run, *of_manifest, *of_deploy]
+
+
+def _flags(add: Callable[[Callable[..., Any]], Callable[..., Any]]) -> list[click.Parameter]:
+    """The flags that a decorator adds to a command."""
+    return click.command()(add(lambda **_: None)).params

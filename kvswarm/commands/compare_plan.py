@@ -17,13 +17,13 @@ from typing import Any, Final
 from kvswarm.commands.checks import check, profile_of
 from kvswarm.commands.compare_variants import FLAG, STORAGE_KEYS, Asked, Variant, variants_of
 from kvswarm.commands.load import RunRequest
-from kvswarm.commands.manifest import ManifestRequest, decide, typed
+from kvswarm.commands.manifest import ManifestRequest, decide, placed, typed_request
 from kvswarm.commands.serve import has_warmup
 from kvswarm.commands.service_options import ServiceAsked
 from kvswarm.commands.wanted import server_features
 from kvswarm.errors import KvswarmError, UsageError
-from kvswarm.kserve.machine import Machine, spread
-from kvswarm.kserve.manifests import Manifests
+from kvswarm.kserve.machine import Machine
+from kvswarm.kserve.manifests import Manifests, spread_of
 from kvswarm.profiles.model import Profile
 from kvswarm.profiles.overrides import FLAGS
 from kvswarm.profiles.settings import read_setting
@@ -31,6 +31,8 @@ from kvswarm.serving.flags import spelled
 
 WARMUP_REQUESTS: Final = 8
 WARMUP_S: Final = 10.0
+NO_CANARY: Final = {"canary_percent": None, "canary_model": None, "canary_image": None}
+"""A canary shares the traffic, so that a run would measure two servers at once."""
 LEVELS: Final = frozenset({"ramp", "stages"})
 """Patterns whose own times say when the load ends."""
 
@@ -133,20 +135,21 @@ def plan(request: CompareRequest) -> Plan:
         planned.append(
             Planned(
                 variant=variant,
-                service=wanted.service,
+                service=wanted.wanted.service,
                 manifests=decided,
                 run=run,
                 profile=profile,
             )
         )
     assert wanted is not None  # noqa: S101 - there are two variants at the least
-    gpus, _ = spread(wanted.machine, server_features(plain))
+    on_machine, _notes = placed(wanted, plain)
+    gpus, _features = spread_of(on_machine)
     return Plan(
         planned=planned,
         order=_order(len(planned), plain.seed if request.shuffle else None),
-        machine=replace(wanted.machine, gpus=gpus),
-        mode=wanted.mode,
-        namespace=wanted.namespace,
+        machine=replace(on_machine.machine, gpus=gpus),
+        mode=on_machine.mode,
+        namespace=on_machine.namespace,
         notes=notes,
     )
 
@@ -176,15 +179,16 @@ def _wanted(
         "image": request.images.get(variant.backend),
         "profile": request.run.values["profile"],
         "settings": settings,
+        **NO_CANARY,
     }
-    return typed({**request.manifest, **changed})
+    return typed_request({**request.manifest, **changed})
 
 
 def _run(request: CompareRequest, wanted: ManifestRequest) -> RunRequest:
     """The run of one variant."""
     service = ServiceAsked(
-        namespace=wanted.namespace,
-        name=wanted.service,
+        namespace=wanted.wanted.namespace,
+        name=wanted.wanted.service,
         context=request.context,
         token_from_kubeconfig=request.token_from_kubeconfig,
     )

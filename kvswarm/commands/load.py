@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
+from kvswarm.commands.in_cluster_options import InCluster
 from kvswarm.commands.serve import Serve
 from kvswarm.commands.service_options import ServiceAsked
 from kvswarm.commands.view import view_of
@@ -79,6 +80,10 @@ class RunRequest:
     """What was found of it."""
     sweep: str | None = None
     """`KEY=V1,V2,...`: one run for each value."""
+    hand_over_port: int | None = None
+    """Where the results wait to be fetched once the run has ended."""
+    in_cluster: InCluster | None = None
+    """The cluster that the run is made on; None: it is made here."""
     quiet: bool = False
     """Print no figures of the run: a sweep prints its own."""
     argv: tuple[str, ...] = ()

@@ -11,6 +11,8 @@ from rich.console import Console
 from kvswarm.analysis.finish import finish
 from kvswarm.analysis.gates import exit_code
 from kvswarm.analysis.terminal import render
+from kvswarm.errors import RunDirError
+from kvswarm.rundir import RunDir
 
 
 def report(path: Path, *, as_json: bool, baseline: Path | None = None, quiet: bool = False) -> int:
@@ -28,3 +30,21 @@ def report(path: Path, *, as_json: bool, baseline: Path | None = None, quiet: bo
         render(summary, console)
         console.print(f"Run directory: {path}", soft_wrap=True)
     return exit_code(summary)
+
+
+def show(path: Path, *, as_json: bool) -> None:
+    """Show the figures of a run directory that has them. Raises RunDirError."""
+    summary_path = RunDir(path).summary
+    try:
+        text = summary_path.read_text("utf-8")
+        summary = msgspec.json.decode(text)
+    except (OSError, msgspec.DecodeError) as error:
+        raise RunDirError(
+            f"{summary_path}: cannot be read: {error}", fix=f"Remake it: kvswarm report {path}"
+        ) from error
+    if as_json:
+        sys.stdout.write(text)
+        return
+    console = Console()
+    render(summary, console)
+    console.print(f"Run directory: {path}", soft_wrap=True)

@@ -6,6 +6,8 @@ What a person can get wrong is found before anything is made: no run directory, 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rich.console import Console
 
 from kvswarm.commands.checks import check, profile_of
@@ -17,6 +19,19 @@ from kvswarm.commands.sweep import sweep
 
 def run(request: RunRequest) -> int:
     """Run a load test, or a sweep of them, to its end; give the exit code. Raises KvswarmError."""
+    if request.in_cluster is not None:
+        from kvswarm.commands.in_cluster import run_on_cluster  # noqa: PLC0415 - rarely needed
+
+        return run_on_cluster(request, request.in_cluster)
+    if request.hand_over_port is not None:
+        from kvswarm.commands.hand_over import (  # noqa: PLC0415 - rarely needed
+            hand_over_of,
+            handed_over,
+        )
+
+        wanted = hand_over_of(request.hand_over_port, request.out)
+        here = replace(request, hand_over_port=None, quiet=True)
+        return handed_over(lambda: run(here), wanted)
     if request.sweep is not None:
         return sweep(request, request.sweep)
     profile = profile_of(request)

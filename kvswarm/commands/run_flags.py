@@ -1,9 +1,9 @@
-"""The flags that `kvswarm run` shares with plain Locust, for the commands that make runs."""
+"""The flags that `kvswarm run` shares with plain Locust, for whatever command starts such a run."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import click
@@ -28,12 +28,17 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_flags(*, without: Collection[str] = ()) -> list[click.Parameter]:
-    """Give them in the order of their table, but for some by their names."""
-    return [_flag(option) for option in OPTIONS if option.name not in without]
+def run_options(
+    command: Callable[..., Any], *, without: Collection[str] = ()
+) -> Callable[..., Any]:
+    """Add the options that `run` shares with plain Locust; `without`: names of those left out."""
+    for option in reversed(OPTIONS):
+        if option.name not in without:
+            command = _flag(option)(command)
+    return command
 
 
-def _flag(option: Option) -> click.Option:
+def _flag(option: Option) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     settings: dict[str, Any] = {"help": option.help, "metavar": option.metavar}
     if option.kind is bool:
         settings = {"help": option.help, "is_flag": True}
@@ -45,4 +50,4 @@ def _flag(option: Option) -> click.Option:
         settings["multiple"] = True
     if option.name == "profile":
         settings.update(default="standard", show_default=True)
-    return click.Option([f"--{option.name}", option.key], **settings)
+    return click.option(f"--{option.name}", option.key, **settings)

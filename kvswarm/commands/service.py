@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import urlsplit
@@ -22,17 +22,21 @@ from kvswarm.commands.load import RunRequest
 from kvswarm.commands.service_options import ServiceAsked
 from kvswarm.errors import TargetError, UsageError
 from kvswarm.kserve.addresses import Address, address_of
+from kvswarm.kserve.asleep import Awaited, wait_until_asleep
 from kvswarm.kserve.cluster import Cluster
 from kvswarm.kserve.found import FoundService
 from kvswarm.kserve.refusals import ClusterError, NotAllowedError
 from kvswarm.kserve.relay import Relay, Scraped, page_of
 from kvswarm.kserve.services import find_service
+from kvswarm.kserve.timeline import Followed, Timeline
 from kvswarm.profiles.model import Profile
 from kvswarm.rundir import PodInfo, RunDir, ServiceInfo
 from kvswarm.swarm.handover import Handover
 
 INSIDE_ENV: Final = "KUBERNETES_SERVICE_HOST"
-"""Set by Kubernetes in every pod."""
+"""Set by Kubernetes in every pod: the address of its API server."""
+OWN_NAME: Final = "kubernetes.default.svc."
+"""Its name inside the cluster, or the beginning of it."""
 UNSEEN: Final = "the metrics of its pods are not recorded"
 
 
@@ -48,18 +52,28 @@ class Measured:
 @contextlib.contextmanager
 def service_target(
     request: RunRequest,
-    profile: Profile,  # noqa: ARG001 - whoever records more of the cluster needs both
-    run_dir: RunDir,  # noqa: ARG001
+    profile: Profile,
+    run_dir: RunDir,
     console: Console,
 ) -> Iterator[RunRequest]:
     """Find the service, and give the request that measures it. Raises ClusterError, UsageError.
 
-    Whatever is to be recorded of the cluster during the run has its place around the `yield`.
+    What becomes of its pods is recorded around the `yield`.
     """
     asked = request.service
     assert asked is not None  # noqa: S101 - what this is for
+
+    def say(line: str) -> None:
+        console.print(f"Service: {line}", soft_wrap=True, markup=False, highlight=False)
+
+    if asked.cold_within_s is not None:
+        await_cold(asked, asked.cold_within_s, say)
     measured = find_measured(asked, request.values.get("gateway"))
     service = measured.service
+    if asked.cold_within_s is not None and not service.asleep:
+        raise TargetError(
+            f"--cold: {asked.shown} was woken again", fix="Keep other requests away from it."
+        )
     notes = list(service.notes)
     with contextlib.ExitStack() as stack:
         pods_url = None
@@ -69,20 +83,79 @@ def service_target(
                 cluster=measured.cluster,
                 namespace=service.namespace,
                 selector=service.selector,
-                inside=is_inside(),
+                inside=is_inside(measured.cluster.server),
             )
             pods_url = stack.enter_context(Relay(scraped, service.pods or ())).url
         elif service.pods is not None:
             notes.append(why_not)
-        for line in (_told(measured), *notes):
-            console.print(f"Service: {line}", soft_wrap=True, markup=False, highlight=False)
+        for line in (_told(measured), *notes, *cold_hints(measured, profile)):
+            say(line)
+        followed = Followed(
+            namespace=service.namespace, service=service.name, labels=service.selector
+        )
+        stack.enter_context(_recorded(measured.cluster, followed, run_dir, say))
         handover = Handover(service=info_of(measured), pods_url=pods_url, notes=notes)
         yield with_service(request, measured, handover)
 
 
-def is_inside() -> bool:
-    """Whether this process runs in a cluster."""
-    return INSIDE_ENV in os.environ
+@contextlib.contextmanager
+def _recorded(
+    cluster: Cluster, followed: Followed, run_dir: RunDir, say: Callable[[str], None]
+) -> Iterator[None]:
+    """Record what becomes of the pods; leave no record of a run that did not begin."""
+    try:
+        with Timeline(cluster, followed, run_dir.cluster_log, say):
+            yield
+    finally:
+        if not run_dir.run_json.exists():
+            run_dir.cluster_log.unlink(missing_ok=True)
+
+
+def await_cold(asked: ServiceAsked, within_s: float, say: Callable[[str], None]) -> None:
+    """Wait until the service has no pods.
+
+    Raises TargetError where it never will, or not in time; ClusterError.
+    """
+    cluster = Cluster.connect(asked.context)
+    service = find_service(cluster, asked.namespace, asked.name, asked.kind)
+    if not service.may_sleep:
+        raise TargetError(
+            f"--cold: {asked.shown} is never scaled to zero",
+            fix="Make it with --min-replicas 0, which --autoscaler kpa and keda can do.",
+        )
+    awaited = Awaited(
+        namespace=service.namespace,
+        service=service.name,
+        labels=service.selector,
+        timeout_s=within_s,
+    )
+    wait_until_asleep(cluster, awaited, say)
+
+
+def cold_hints(measured: Measured, profile: Profile) -> list[str]:
+    """What a person must know who measures a service that is scaled to zero."""
+    if not measured.service.asleep:
+        return []
+    hint = (
+        "the first request wakes it; one that waits for more than timeouts.first_byte_s, "
+        f"{profile.timeouts.first_byte_s:g} s, is given up"
+    )
+    if profile.load.duration_s is not None:
+        hint += (
+            f"; what is in flight drain_s, {profile.load.drain_s:g} s, after the end of the load "
+            "is cancelled"
+        )
+    return [f"{hint}. --set changes that."]
+
+
+def is_inside(server: str) -> bool:
+    """Whether this process runs in a pod of the cluster that has this API server.
+
+    A pod of another cluster, such as one that runs tests, may have a kubeconfig for it.
+    """
+    own = os.environ.get(INSIDE_ENV)
+    host = urlsplit(server).hostname or ""
+    return own is not None and (host == own or f"{host}.".startswith(OWN_NAME))
 
 
 def find_measured(asked: ServiceAsked, gateway: str | None) -> Measured:
@@ -93,13 +166,14 @@ def find_measured(asked: ServiceAsked, gateway: str | None) -> Measured:
     """
     cluster = Cluster.connect(asked.context)
     service = find_service(cluster, asked.namespace, asked.name, asked.kind)
-    if not service.ready and not service.asleep:
+    if not service.ready and (service.failed or not service.asleep):
         name = f"{service.kind.lower()}/{service.name}"
         raise TargetError(
             f"{name} in namespace {service.namespace} is not ready: {service.why_not_ready}",
             fix=f"See `kubectl describe -n {service.namespace} {name}`; wait until it is ready.",
         )
-    address = address_of(service, inside=is_inside(), gateway=gateway, resolves=_resolves)
+    inside = is_inside(cluster.server)
+    address = address_of(service, inside=inside, gateway=gateway, resolves=_resolves)
     return Measured(cluster, service, address)
 
 
@@ -116,7 +190,7 @@ def _why_unseen(measured: Measured) -> str | None:
     if service.pods is None:
         return UNSEEN
     pod = next((each for each in service.pods if each.running and each.counts), None)
-    if pod is None or is_inside():
+    if pod is None or is_inside(measured.cluster.server):
         return None
     try:
         page_of(measured.cluster, service.namespace, pod)
@@ -138,7 +212,8 @@ def _told(measured: Measured) -> str:
     if service.asleep:
         parts.append("scaled to zero")
     elif service.pods is not None:
-        parts.append(f"{sum(pod.ready for pod in service.pods)} ready pods")
+        ready = sum(pod.ready for pod in service.pods)
+        parts.append(f"{ready} ready pod" + ("s" if ready != 1 else ""))
     return ", ".join(parts)
 
 

@@ -16,6 +16,8 @@ from kvswarm.errors import UsageError
 if TYPE_CHECKING:
     from kvswarm.commands.load import RunRequest
 
+COLD_TIMEOUT_S: Final = 600.0
+"""An idle Knative service is scaled to zero after a minute or two, by KEDA after five."""
 KINDS: Final = ("InferenceService", "LLMInferenceService")
 OPTIONS: Final = (
     click.option("--namespace", metavar="N", help="Namespace of the service of KServe to measure."),
@@ -29,6 +31,15 @@ OPTIONS: Final = (
         is_flag=True,
         help="Send the kubeconfig's token to the service, over https alone unless --insecure.",
     ),
+    click.option(
+        "--cold", is_flag=True, help="Begin when the service is scaled to zero, and not before."
+    ),
+    click.option(
+        "--cold-timeout",
+        type=click.FloatRange(min=0),
+        metavar="S",
+        help="Seconds to wait for that; default: 600.",
+    ),
 )
 
 
@@ -41,6 +52,8 @@ class ServiceAsked:
     kind: str | None = None
     context: str | None = None
     token_from_kubeconfig: bool = False
+    cold_within_s: float | None = None
+    """Within what time it must be scaled to zero; None: it need not."""
 
     @property
     def shown(self) -> str:
@@ -59,7 +72,15 @@ def service_asked(values: MutableMapping[str, Any]) -> ServiceAsked | None:
     """Take the flags out of the values. Raises UsageError where one lacks another."""
     taken = {
         name: values.pop(name, None)
-        for name in ("namespace", "service", "kind", "context", "token_from_kubeconfig")
+        for name in (
+            "namespace",
+            "service",
+            "kind",
+            "context",
+            "token_from_kubeconfig",
+            "cold",
+            "cold_timeout",
+        )
     }
     namespace, service = taken["namespace"], taken["service"]
     if service is None:
@@ -80,7 +101,16 @@ def service_asked(values: MutableMapping[str, Any]) -> ServiceAsked | None:
         kind=taken["kind"],
         context=taken["context"],
         token_from_kubeconfig=bool(taken["token_from_kubeconfig"]),
+        cold_within_s=_cold_within_s(taken["cold_timeout"], cold=bool(taken["cold"])),
     )
+
+
+def _cold_within_s(timeout_s: float | None, *, cold: bool) -> float | None:
+    if not cold and timeout_s is not None:
+        raise UsageError("--cold-timeout: goes with --cold", fix="Add --cold, or leave it out.")
+    if not cold:
+        return None
+    return COLD_TIMEOUT_S if timeout_s is None else timeout_s
 
 
 def check_service(request: RunRequest) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 from kvswarm.errors import TargetError
 from kvswarm.kserve.found import FoundService
 
+USUAL_PATH: Final = "/v1"
 KNATIVE_FIX: Final = (
     "Find its address with `kubectl get service -A | grep -E 'istio-ingressgateway|kourier'`, and"
 )
@@ -35,14 +36,16 @@ def address_of(
 ) -> Address:
     """Choose the address. `inside` the cluster, `resolves`: whether this machine knows a host."""
     name = f"{service.kind.lower()}/{service.name}"
+    # Of a server that runs, what is not known here is asked; one that sleeps must not be woken.
+    api_path = service.serving.api_path or (USUAL_PATH if service.asleep else None)
     if gateway is None and inside and service.local_url is not None:
-        return Address(url=with_path(service.local_url, service.serving.api_path), gateway=None)
+        return Address(url=with_path(service.local_url, api_path), gateway=None)
     if service.url is None:
         raise TargetError(
             f"{name} in namespace {service.namespace} has no URL outside the cluster",
             fix="Run inside the cluster, or forward a port to it and give that with --url.",
         )
-    url = with_path(service.url, service.serving.api_path)
+    url = with_path(service.url, api_path)
     if gateway is not None:
         # A gateway may end TLS for services whose own URLs say http.
         scheme = urlsplit(gateway).scheme or "http"

@@ -14,7 +14,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -32,10 +35,25 @@ from kvswarm.kserve.refusals import (
 MANAGER: Final = "kvswarm"
 """The field manager of everything that kvswarm writes."""
 TIMEOUT_S: Final = 30.0
+LOG_SILENCE_S: Final = 300.0
+"""How long a log that is followed may say nothing before it is asked for again."""
 JSON: Final = "application/json"
 APPLY: Final = "application/apply-patch+yaml"
 MERGE: Final = "application/merge-patch+json"
 MULTIPLE_CHOICES: Final = 300
+INTERNAL_ERROR: Final = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """The `Date` of an answer: seconds since 1970 by the server, cut to whole ones.
+
+    Between asking and answering, ns of this machine's clock, it was that second there.
+    """
+
+    asked_ns: int
+    answered_ns: int
+    date_s: int
 
 
 class Cluster:
@@ -98,11 +116,21 @@ class Cluster:
             return None
 
     def list_all(
-        self, kind: Kind, namespace: str | None, *, labels: str = "", name: str = ""
+        self,
+        kind: Kind,
+        namespace: str | None,
+        *,
+        labels: str = "",
+        name: str = "",
+        cached: bool = False,
     ) -> tuple[list[dict[str, Any]], str]:
-        """All objects that have the labels or the name, and the version to watch them from."""
+        """All objects that have the labels or the name, and the version to watch them from.
+
+        `cached`: what the API server has at hand, a moment old maybe. Who asks often must not have
+        it read all of a namespace from its store each time.
+        """
         asked = Asked(verb="list", kind=kind, namespace=namespace)
-        query = selectors(labels, name)
+        query = selectors(labels, name) | ({"resourceVersion": "0"} if cached else {})
         answer = self._json(asked, "GET", kind.path(namespace), query)
         items = [
             {"apiVersion": kind.api_version, "kind": kind.name, **item}
@@ -154,6 +182,20 @@ class Cluster:
         )
         return int(plain["major"]), int("".join(c for c in plain["minor"] if c.isdigit()))
 
+    def clock(self, timeout_s: float = TIMEOUT_S) -> Answered:
+        """Ask for the API server's time. Raises UnreachableError, also for an answer without it."""
+        asked_ns = time.time_ns()
+        response = self._open("GET", "/version", timeout_s=timeout_s)
+        answered_ns = time.time_ns()
+        with contextlib.closing(response):
+            date = response.headers.get("Date")
+            if response.status >= INTERNAL_ERROR or date is None:
+                asked = Asked(verb="get", kind=KINDS["Namespace"])
+                raise refusal(asked, max(INTERNAL_ERROR, response.status), response.data)
+            response.drain_conn()
+        date_s = parsedate_to_datetime(date).timestamp()
+        return Answered(asked_ns=asked_ns, answered_ns=answered_ns, date_s=int(date_s))
+
     def check_kind(self, kind: Kind) -> None:
         """Raise NotThereError where the cluster does not have a kind, or not in this version."""
         root = f"/apis/{kind.api_version}" if kind.group else f"/api/{kind.api_version}"
@@ -198,20 +240,42 @@ class Cluster:
         port: int,
         path: str,
         *,
+        method: str = "GET",
         headers: Mapping[str, str] | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> Iterator[Any]:
-        """GET from a pod, through the API server: a urllib3 response, whatever its status.
+        """Ask a pod, through the API server: a urllib3 response, whatever its status.
 
         Raises UnreachableError where the API server does not answer.
         """
         response = self._open(
-            "GET", self.pod_path(namespace, pod, port, path), headers=headers, timeout_s=timeout_s
+            method, self.pod_path(namespace, pod, port, path), headers=headers, timeout_s=timeout_s
         )
         try:
             yield response
         finally:
             response.close()
+
+    @contextlib.contextmanager
+    def open_log(
+        self, namespace: str, pod: str, container: str, *, since: str | None = None
+    ) -> Iterator[Any]:
+        """Follow a container's log to its end: a urllib3 response of lines `TIMESTAMP TEXT`.
+
+        `since`: a timestamp, in whole seconds, before which nothing is told. Raises ClusterError.
+        """
+        asked = Asked(
+            verb="get", kind=KINDS["Pod"], namespace=namespace, name=pod, subresource="log"
+        )
+        query = {"container": container, "follow": "true", "timestamps": "true"}
+        if since is not None:
+            query["sinceTime"] = since
+        path = f"{KINDS['Pod'].path(namespace, pod)}/log"
+        response = self._open("GET", path, query=query, timeout_s=LOG_SILENCE_S)
+        with contextlib.closing(response):
+            if response.status >= MULTIPLE_CHOICES:
+                raise refusal(asked, response.status, self.body(response))
+            yield response
 
     # -- watches -----------------------------------------------------------------------------
 
@@ -225,7 +289,7 @@ class Cluster:
         )
         if response.status >= MULTIPLE_CHOICES:
             with contextlib.closing(response):
-                raise refusal(asked, response.status, response.data)
+                raise refusal(asked, response.status, self.body(response))
         return response
 
     # -- requests ----------------------------------------------------------------------------
@@ -258,7 +322,7 @@ class Cluster:
         headers = {"Content-Type": content_type} if body is not None else {}
         response = self._open(method, path, query=query, headers=headers, body=body)
         with contextlib.closing(response):
-            data: bytes = response.data
+            data = self.body(response)
             if response.status >= MULTIPLE_CHOICES:
                 raise refusal(asked, response.status, data)
             return data
@@ -291,6 +355,19 @@ class Cluster:
                 f"the API server {self.server} cannot be reached: {error}",
                 fix="Check the network, and the kubeconfig's entry; --context chooses another.",
             ) from error
+
+    def body(self, response: Any) -> bytes:
+        """The whole body of an answer. Raises UnreachableError where it breaks off."""
+        from urllib3.exceptions import HTTPError  # noqa: PLC0415 - with the client
+
+        try:
+            data: bytes = response.data
+        except (HTTPError, OSError) as error:
+            raise UnreachableError(
+                f"an answer of the API server {self.server} broke off: {error}",
+                fix="Check the network between here and the cluster.",
+            ) from error
+        return data
 
     def _credentials(self) -> dict[str, str]:
         """The token of this moment: the client runs login plugins and renews tokens that end."""

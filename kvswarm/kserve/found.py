@@ -48,7 +48,8 @@ class FoundPod:
     """Whether it is being deleted: it ends what it has begun, and gets nothing new."""
     restarts: int
     counts: bool
-    """Whether its metrics count whole requests: a pod that only prefills hands them on."""
+    """Whether its metrics count whole requests: one that only prefills hands them on, and one that
+    helps a server on another node has no page."""
     words: tuple[str, ...]
     """The command line of its server."""
 
@@ -110,6 +111,8 @@ class FoundService:
     """Whether it can be scaled to zero."""
     ready: bool
     why_not_ready: str
+    failed: bool = False
+    """Whether KServe has given its model up."""
     gateways: tuple[str, ...] = ()
     """`NAMESPACE/NAME` of the Gateways that it says lead to it."""
     selector: str
@@ -173,7 +176,7 @@ def filled(words: Sequence[str], namespace: str, name: str) -> tuple[str, ...]:
 def flag_value(words: Sequence[str], *names: str) -> str | None:
     """The value of the last of these flags, however its words are joined; None without any."""
     value = None
-    for word, after in zip(words, (*words[1:], ""), strict=True):
+    for word, after in zip(words, (*words[1:], ""), strict=False):
         name, assigned, text = word.partition("=")
         if name.replace("_", "-") in names and name.startswith("--"):
             value = text if assigned else after

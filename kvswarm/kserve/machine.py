@@ -33,6 +33,8 @@ class Machine:
     memory: str = "32Gi"
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Mapping[str, str], ...] = ()
+    slice_by_label: bool = False
+    """The GPU is a slice of one, and a label of the node says so, not the resource's name."""
 
     @property
     def is_known(self) -> bool:
@@ -41,8 +43,13 @@ class Machine:
 
     @property
     def is_mig(self) -> bool:
-        """Whether a GPU is a slice of one."""
+        """Whether the resource's name says that a GPU is a slice of one."""
         return MIG.fullmatch(self.gpu_resource) is not None
+
+    @property
+    def is_slice(self) -> bool:
+        """Whether a GPU is a slice of one, wherever that is said."""
+        return self.is_mig or self.slice_by_label
 
 
 def check_machine(machine: Machine) -> None:
@@ -72,11 +79,11 @@ def spread(machine: Machine, features: Mapping[str, Any]) -> tuple[int, dict[str
         parallel *= size
     gpus = machine.gpus if machine.gpus is not None else parallel
     named = " x ".join(f"{key} {size}" for key, size in given.items())
-    if machine.is_mig and gpus > 1:
+    if machine.is_slice and gpus > 1:
         cause = f"--gpus {gpus}" if machine.gpus is not None else named
+        what = f"--gpu-resource {machine.gpu_resource}" if machine.is_mig else "a slice of a GPU"
         raise UsageError(
-            f"{cause} and --gpu-resource {machine.gpu_resource}: a model cannot be spread over "
-            "MIG slices",
+            f"{cause} and {what}: a model cannot be spread over MIG slices",
             fix="Take one larger slice, or whole GPUs; for more throughput --min-replicas.",
         )
     if given and gpus != parallel and not (gpus == 0 and parallel == 1):

@@ -1,4 +1,4 @@
-"""The manifests of one InferenceService: what `kvswarm manifest` prints.
+"""The manifests of one service: what `kvswarm manifest` prints.
 
 In:  `Wanted`.
 Out: `Manifests`: documents in the order in which they must be applied, and notes.
@@ -17,12 +17,24 @@ import yaml
 
 from kvswarm.errors import UsageError
 from kvswarm.kserve.backends import BACKENDS, NEED_A_GPU
+from kvswarm.kserve.canary import FIRST_REVISION, canary_entry, check_canary
+from kvswarm.kserve.llm import check_llm, llm_spec
 from kvswarm.kserve.machine import check_machine, placement, resources, spread
+from kvswarm.kserve.nodes import (
+    RUNTIME,
+    check_nodes,
+    node_annotations,
+    spread_over_nodes,
+    unquoted,
+    without_sizes,
+    worker_spec,
+)
 from kvswarm.kserve.scaling import scaling_fields
 from kvswarm.kserve.sources import MODEL_DIRECTORY
 from kvswarm.kserve.wanted import (
     CONFIG_DIRECTORY,
     CONFIG_NAME,
+    LlmOptions,
     RuntimeShape,
     Served,
     Wanted,
@@ -87,10 +99,13 @@ def manifests(wanted: Wanted) -> Manifests:
     """Decide the manifests. Raises UsageError for what does not go together, ProfileError."""
     _check_names(wanted)
     check_machine(wanted.machine)
-    gpus, features = spread(wanted.machine, wanted.features)
+    _check_form(wanted)
+    gpus, features = spread_of(wanted)
     wanted = replace(wanted, features=features, machine=replace(wanted.machine, gpus=gpus))
     _check_device(wanted, gpus)
-    served = BACKENDS[wanted.backend](wanted)
+    if wanted.form == "llm":
+        return _llm_manifests(wanted, gpus)
+    served = _served(wanted)
     documents: list[dict[str, Any]] = []
     if served.runtime is not None:
         if served.runtime.config_file is not None:
@@ -102,6 +117,53 @@ def manifests(wanted: Wanted) -> Manifests:
         notes=(*served.notes, *_notes(wanted, gpus)),
         left_out=served.left_out,
     )
+
+
+def spread_of(wanted: Wanted) -> tuple[int, dict[str, Any]]:
+    """Say how many GPUs a replica has on each node, and the features that spread it over them.
+
+    Raises UsageError where they contradict each other.
+    """
+    if wanted.nodes > 1:
+        return spread_over_nodes(wanted.machine, wanted.features, wanted.nodes)
+    return spread(wanted.machine, wanted.features)
+
+
+def _check_form(wanted: Wanted) -> None:
+    """Refuse what one of the two kinds has not. Raises UsageError."""
+    if wanted.form == "llm":
+        check_llm(wanted)
+        return
+    if wanted.llm != LlmOptions():
+        raise UsageError(
+            "--router, --router-gateway, --prefill-replicas or --adapter, and --kind isvc: an "
+            "InferenceService has none of them",
+            fix="Add --kind llm, or leave them out; adapters of an InferenceService are the "
+            "feature lora_modules.",
+        )
+    if wanted.nodes > 1:
+        check_nodes(wanted)
+    if wanted.canary is not None:
+        check_canary(wanted, wanted.canary)
+
+
+def _llm_manifests(wanted: Wanted, gpus: int) -> Manifests:
+    spec, notes = llm_spec(wanted, gpus)
+    document = {
+        "apiVersion": "serving.kserve.io/v1alpha2",
+        "kind": "LLMInferenceService",
+        "metadata": _metadata(wanted, wanted.service, {}),
+        "spec": spec,
+    }
+    return Manifests(documents=(document,), notes=(*notes, *_notes(wanted, gpus)))
+
+
+def _served(wanted: Wanted) -> Served:
+    """What the backend answers; over several nodes, as KServe's runtime for them can take it."""
+    if wanted.nodes == 1:
+        return BACKENDS[wanted.backend](wanted)
+    served = BACKENDS[wanted.backend](replace(wanted, features=without_sizes(wanted.features)))
+    return replace(served, arguments=unquoted(served.arguments))
 
 
 def _check_names(wanted: Wanted) -> None:
@@ -152,10 +214,17 @@ def _notes(wanted: Wanted, gpus: int) -> list[str]:
         notes.append(
             "Knative takes node selectors and tolerations only where its features "
             "kubernetes.podspec-nodeselector and kubernetes.podspec-tolerations are enabled: none "
-            "is written unless --node-selector or --toleration asks for it."
+            "is written unless --cluster, --node-selector or --toleration asks for it."
+        )
+    if wanted.mode == "knative" and wanted.canary is not None:
+        notes.append(FIRST_REVISION)
+    if wanted.nodes > 1 and wanted.form == "isvc":
+        notes.append(
+            f"the runtime {RUNTIME} must be in the cluster, as KServe v0.20 has it: one head and "
+            f"{wanted.nodes - 1} more, each on a node with {gpus} GPUs."
         )
     features = {spelled(key): value for key, value in wanted.features.items() if value is not None}
-    served = features.get("lora_modules", {})
+    served = {**features.get("lora_modules", {}), **wanted.llm.adapters}
     missing = [name for name in wanted.adapters if name not in served]
     if missing:
         notes.append(
@@ -244,20 +313,29 @@ def _inference_service(wanted: Wanted, served: Served, gpus: int) -> dict[str, A
     }
     if wanted.mode == "knative":
         annotations["serving.knative.dev/progress-deadline"] = f"{START_S}s"
+    # Processes of one server pass tensors through it, and 64 MiB, the default, is too little.
+    shared_memory = {"name": SHARED_MEMORY, "emptyDir": {"medium": "Memory"}}
     predictor: dict[str, Any] = {
         **scaling,
         "timeout": math.ceil(wanted.timeout_s),
         **wanted.source.predictor_fields(),
         **placement(wanted.machine, gpus, defaults=wanted.mode == "standard"),
         "model": _model(wanted, served, gpus),
-        # Processes of one server pass tensors through it, and 64 MiB, the default, is too little.
-        "volumes": [{"name": SHARED_MEMORY, "emptyDir": {"medium": "Memory"}}],
+        "volumes": [shared_memory],
     }
+    spec: dict[str, Any] = {"predictor": predictor}
+    if wanted.nodes > 1:
+        annotations.update(node_annotations(wanted.machine))
+        predictor["workerSpec"] = worker_spec(wanted, gpus, shared_memory)
+    if wanted.canary is not None and wanted.mode == "standard":
+        spec["canary"] = [canary_entry(wanted, wanted.canary, predictor)]
+    elif wanted.canary is not None:
+        predictor["canaryTrafficPercent"] = wanted.canary.traffic_percent
     return {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
         "metadata": _metadata(wanted, wanted.service, annotations),
-        "spec": {"predictor": predictor},
+        "spec": spec,
     }
 
 
@@ -265,6 +343,8 @@ def _model(wanted: Wanted, served: Served, gpus: int) -> dict[str, Any]:
     model: dict[str, Any] = {"modelFormat": {"name": served.model_format}}
     if served.runtime is not None:
         model["runtime"] = _runtime_name(wanted)
+    elif wanted.nodes > 1:
+        model["runtime"] = RUNTIME
     model["storageUri"] = wanted.source.uri
     if served.runtime is None and served.image is not None:
         model["image"] = served.image

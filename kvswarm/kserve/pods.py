@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from kvswarm.kserve.cluster import Cluster
-from kvswarm.kserve.found import FoundPod, main_container, words_of
+from kvswarm.kserve.found import CONTAINERS, FoundPod, main_container, words_of
 from kvswarm.kserve.kinds import KINDS
 
 PORT: Final = 8080
@@ -20,9 +20,11 @@ PATH_NOTE: Final = "prometheus.kserve.io/path"
 ROLE: Final = "llm-d.ai/role"
 
 
-def pods_of(cluster: Cluster, namespace: str, selector: str) -> tuple[FoundPod, ...]:
+def pods_of(
+    cluster: Cluster, namespace: str, selector: str, *, cached: bool = False
+) -> tuple[FoundPod, ...]:
     """List the pods that have these labels. Raises ClusterError."""
-    documents, _ = cluster.list_all(KINDS["Pod"], namespace, labels=selector)
+    documents, _ = cluster.list_all(KINDS["Pod"], namespace, labels=selector, cached=cached)
     return tuple(sorted((read_pod(each) for each in documents), key=_name))
 
 
@@ -53,7 +55,8 @@ def read_pod(document: Mapping[str, Any]) -> FoundPod:
         ),
         leaving="deletionTimestamp" in metadata,
         restarts=int(stated.get("restartCount") or 0),
-        counts=(metadata.get("labels") or {}).get(ROLE) != "prefill",
+        counts=container.get("name") in CONTAINERS
+        and (metadata.get("labels") or {}).get(ROLE) != "prefill",
         words=words_of(container),
     )
 

@@ -7,7 +7,7 @@ Out: a `ClusterError`, each a TargetError with exit code 4.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from kvswarm.errors import TargetError
@@ -21,6 +21,8 @@ GONE: Final = 410
 INVALID: Final = frozenset({400, 422})
 TOO_MANY: Final = 429
 SHOWN_CHARACTERS: Final = 1000
+NO_KIND: Final = ("the server could not find the requested resource", "404 page not found")
+"""Where a group has no such resource, and where there is no such group or version."""
 
 
 class ClusterError(TargetError):
@@ -129,6 +131,10 @@ def _forbidden(asked: Asked, message: str) -> ClusterError:
             f"{asked.words}: {message}", fix="Wait until the namespace is gone, or take another."
         )
     if "cannot " in message or "forbidden" in message.lower():
+        if asked.verb == "patch" and message.endswith("is forbidden:"):
+            # To apply what is not there yet also needs the right to create it. Who lacks that one
+            # is refused without a reason, other than who may not patch.
+            asked = replace(asked, verb="create")
         place = f"a Role in namespace {asked.namespace}" if asked.namespace else "a ClusterRole"
         return NotAllowedError(
             f"this user may not {asked.words}: {message}", fix=f"{place} must have {asked.rule}."
@@ -137,7 +143,7 @@ def _forbidden(asked: Asked, message: str) -> ClusterError:
 
 
 def _not_found(asked: Asked, message: str) -> ClusterError:
-    if "the server could not find the requested resource" in message or not message:
+    if any(words in message for words in NO_KIND) or not message:
         return no_such_kind(asked.kind)
     if "namespaces " in message and asked.kind.name != "Namespace":
         return NotThereError(

@@ -7,7 +7,8 @@ Out: `Relay`, an HTTP server on 127.0.0.1 under a path that nobody can guess. It
     <list>/<name>  the page of metrics of one of them, through the API server's proxy
 
 and nothing else. Inside the cluster the list names the pods' own addresses instead. While the API
-server is away, the list stays as it was, and pages are answered with 502.
+server is away, the list stays as it was, and pages are answered with 502; the reason is in the
+status line.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import http
 import json
 import secrets
 import threading
-import time
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
@@ -28,10 +28,9 @@ from kvswarm.kserve.kinds import KINDS
 from kvswarm.kserve.pods import pods_of
 from kvswarm.kserve.refusals import FORBIDDEN, Asked, ClusterError, refusal
 
-FRESH_S: Final = 0.8
-"""How old the list may be: the API server is asked no more often."""
 PAGE_S: Final = 5.0
 MAX_PAGE_BYTES: Final = 16 << 20
+REASON_CHARACTERS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +44,24 @@ class Scraped:
     """Whether this process reaches the pods' own addresses."""
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer of HTTP; where there is a `reason`, it takes the place of the status' usual one."""
+
+    status: int
+    content_type: str = "text/plain"
+    body: bytes = b""
+    reason: str | None = None
+
+    @property
+    def phrase(self) -> str | None:
+        """The reason as a line of HTTP can carry it."""
+        if self.reason is None:
+            return None
+        line = " ".join(self.reason.split())[:REASON_CHARACTERS]
+        return line.encode("ascii", "replace").decode()
+
+
 class Relay:
     """Serves until it is left. Use as a context manager."""
 
@@ -53,9 +70,7 @@ class Relay:
         self._path = f"/{secrets.token_urlsafe(24)}/pods"
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.relay = self
-        self._lock = threading.Lock()
         self._pods = {pod.name: pod for pod in pods}
-        self._listed_s = time.monotonic()
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     def __enter__(self) -> Relay:
@@ -74,31 +89,27 @@ class Relay:
         """The URL of the list."""
         return f"http://127.0.0.1:{self._server.server_port}{self._path}"
 
-    def answer(self, path: str) -> tuple[int, str, bytes]:
-        """Status, content type and body for a path."""
+    def answer(self, path: str) -> Answer:
+        """Answer a GET of a path."""
         if path == self._path:
             body = json.dumps([self._entry(pod) for pod in self._listed() if pod.running])
-            return http.HTTPStatus.OK, "application/json", body.encode()
+            return Answer(http.HTTPStatus.OK, "application/json", body.encode())
         root, _, name = path.rpartition("/")
-        with self._lock:
-            pod = self._pods.get(name)
+        pod = self._pods.get(name)
         if root != self._path or pod is None:
-            return http.HTTPStatus.NOT_FOUND, "text/plain", b"nothing here\n"
+            return Answer(http.HTTPStatus.NOT_FOUND)
         try:
             return page_of(self._scraped.cluster, self._scraped.namespace, pod)
         except ClusterError as error:
-            return http.HTTPStatus.BAD_GATEWAY, "text/plain", f"{error.message}\n".encode()
+            return Answer(http.HTTPStatus.BAD_GATEWAY, reason=str(error))
 
     def _listed(self) -> list[FoundPod]:
         """The pods whose counts are of whole requests, as they are now or were last known."""
-        with self._lock:
-            if time.monotonic() - self._listed_s > FRESH_S:
-                with contextlib.suppress(ClusterError):
-                    scraped = self._scraped
-                    pods = pods_of(scraped.cluster, scraped.namespace, scraped.selector)
-                    self._pods = {pod.name: pod for pod in pods}
-                self._listed_s = time.monotonic()
-            return [pod for pod in self._pods.values() if pod.counts]
+        with contextlib.suppress(ClusterError):
+            scraped = self._scraped
+            pods = pods_of(scraped.cluster, scraped.namespace, scraped.selector, cached=True)
+            self._pods = {pod.name: pod for pod in pods}
+        return [pod for pod in self._pods.values() if pod.counts]
 
     def _entry(self, pod: FoundPod) -> dict[str, Any]:
         scraped = self._scraped
@@ -114,8 +125,8 @@ class Relay:
         }
 
 
-def page_of(cluster: Cluster, namespace: str, pod: FoundPod) -> tuple[int, str, bytes]:
-    """Status, content type and body of a pod's page of metrics.
+def page_of(cluster: Cluster, namespace: str, pod: FoundPod) -> Answer:
+    """What a pod answers to a GET of its page of metrics.
 
     Raises ClusterError: NotAllowedError where the user lacks the right to the pods' proxy.
     """
@@ -128,7 +139,7 @@ def page_of(cluster: Cluster, namespace: str, pod: FoundPod) -> tuple[int, str, 
         try:
             body: bytes = response.read(MAX_PAGE_BYTES)
         except (HTTPError, OSError) as error:
-            return http.HTTPStatus.BAD_GATEWAY, "text/plain", f"{error}\n".encode()
+            return Answer(http.HTTPStatus.BAD_GATEWAY, reason=str(error))
         kind = str(response.headers.get("Content-Type", "text/plain"))
         status = int(response.status)
     if status == FORBIDDEN and kind.startswith("application/json"):
@@ -136,7 +147,7 @@ def page_of(cluster: Cluster, namespace: str, pod: FoundPod) -> tuple[int, str, 
             verb="get", kind=KINDS["Pod"], namespace=namespace, name=pod.name, subresource="proxy"
         )
         raise refusal(asked, status, body)
-    return status, kind, body
+    return Answer(status, kind, body)
 
 
 def proxied(pod: FoundPod) -> str:
@@ -159,13 +170,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer."""
-        status, kind, body = self.server.relay.answer(self.path)
+        answer = self.server.relay.answer(self.path)
         with contextlib.suppress(OSError):  # who asked has given up
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
+            self.send_response(answer.status, answer.phrase)
+            self.send_header("Content-Type", answer.content_type)
+            self.send_header("Content-Length", str(len(answer.body)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(answer.body)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

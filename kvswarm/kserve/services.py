@@ -8,6 +8,7 @@ tell. A runtime is read only where no pod tells what runs.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -33,6 +34,8 @@ MODES: Final = {"RawDeployment": "Standard", "Serverless": "Knative"}
 """Older names of the two."""
 MODE_NOTE: Final = "serving.kserve.io/deploymentMode"
 SCALER_NOTE: Final = "serving.kserve.io/autoscalerClass"
+STOP_NOTE: Final = "serving.kserve.io/stop"
+GIVEN_UP: Final = frozenset({"BlockedByFailedLoad", "InvalidSpec"})
 
 
 def find_service(
@@ -89,9 +92,13 @@ def _documents(
     return found
 
 
-def _not_found(
-    cluster: Cluster, namespace: str, service: str, kind: str | None
-) -> NotThereError | UsageError:
+def _not_found(cluster: Cluster, namespace: str, service: str, kind: str | None) -> NotThereError:
+    with contextlib.suppress(ClusterError):  # to ask for namespaces is a right of its own
+        if cluster.get(KINDS["Namespace"], None, namespace) is None:
+            return NotThereError(
+                f"--namespace {namespace}: there is none of that name",
+                fix="List them with `kubectl get namespaces`; --context chooses another cluster.",
+            )
     names: list[str] = []
     for name in SERVICES if kind is None else (kind,):
         try:
@@ -105,7 +112,7 @@ def _not_found(
         f"--service {service}: namespace {namespace} has no {kind or 'service of KServe'} of that "
         "name",
         fix=(f"Did you mean {near[0]!r}? " if near else "")
-        + (f"It has: {shown}." if names else f"It has none; --namespace {namespace} names it."),
+        + (f"It has: {shown}." if names else "It has none; --namespace names another."),
     )
 
 
@@ -134,7 +141,8 @@ def _runtime(
 
 def with_pods(service: FoundService) -> FoundService:
     """The same with what its pods run: they know more than any other document."""
-    pod = next((each for each in service.pods or () if each.ready), (service.pods or ())[0])
+    pods = service.pods or ()
+    pod = min(pods, key=lambda each: (not each.counts, not each.ready, each.leaving))
     serving = replace(
         service.serving,
         image=pod.image,
@@ -185,9 +193,10 @@ def read_inference_service(
         serving=serving,
         mode=mode or None,
         min_replicas=at_least,
-        may_sleep=to_zero and at_least == 0,
+        may_sleep=to_zero and at_least == 0 and annotations.get(STOP_NOTE) != "true",
         ready=_is_ready(status),
         why_not_ready=_why_not(status),
+        failed=(status.get("modelStatus") or {}).get("transitionStatus") in GIVEN_UP,
         selector=f"serving.kserve.io/inferenceservice={name},component=predictor",
         notes=_canary_notes(document["spec"]),
     )
@@ -207,6 +216,7 @@ def read_llm_service(
     del runtime
     metadata, spec, status = document["metadata"], document["spec"], document.get("status") or {}
     namespace, name = str(metadata["namespace"]), str(metadata["name"])
+    annotations = metadata.get("annotations") or {}
     container = main_container(spec.get("template") or {})
     scaling = spec.get("scaling") or {}
     at_least = scaling.get("minReplicas", spec.get("replicas"))
@@ -229,7 +239,7 @@ def read_llm_service(
         ),
         mode=None,
         min_replicas=at_least,
-        may_sleep=at_least == 0,
+        may_sleep=scaling.get("minReplicas") == 0 and annotations.get(STOP_NOTE) != "true",
         ready=_is_ready(status),
         why_not_ready=_why_not(status),
         gateways=tuple(

@@ -4,16 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from kvswarm.kserve.machine import Machine
 from kvswarm.kserve.scaling import Mode, Scaling
 from kvswarm.kserve.sources import ModelSource
 
+Form = Literal["isvc", "llm"]
+"""InferenceService, or LLMInferenceService."""
+Router = Literal["none", "route", "scheduler"]
+"""What leads to an LLMInferenceService: nothing, a route, or a route that goes by a scheduler."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Canary:
+    """A part of the traffic for something new. `model` and `image`: what is new about it."""
+
+    traffic_percent: int
+    model: ModelSource | None = None
+    image: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlmOptions:
+    """What an LLMInferenceService has and an InferenceService has not."""
+
+    router: Router = "route"
+    gateway: str | None = None
+    """`name`, or `namespace/name`, of a Gateway. None: the one that KServe is configured with."""
+    prefill_replicas: int = 0
+    """Replicas that only read prompts, beside those that write answers. 0: all do both."""
+    adapters: Mapping[str, str] = field(default_factory=dict)
+    """Adapters to load: name to URI."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """One InferenceService, as a person asks for it."""
+    """One service, as a person asks for it."""
 
     backend: str
     service: str
@@ -32,6 +59,11 @@ class Wanted:
     """Takes the place of the backend's own."""
     vllm_version: str | None = None
     """None: that of the backend's image."""
+    form: Form = "isvc"
+    nodes: int = 1
+    """Nodes that one replica is spread over; `machine` is then a node's share of it."""
+    canary: Canary | None = None
+    llm: LlmOptions = field(default_factory=LlmOptions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

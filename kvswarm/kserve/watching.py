@@ -50,12 +50,16 @@ class Watched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """An object's newest state; `deleted`: its last one. `time_ns` is when this process had it."""
+    """An object's newest state; `deleted`: its last one. `time_ns` is when this process had it.
+
+    `listed`: it was found so by listing, and came about at any time before.
+    """
 
     kind: Kind
     document: dict[str, Any]
     deleted: bool
     time_ns: int
+    listed: bool = False
 
     @property
     def name(self) -> str:
@@ -153,9 +157,9 @@ class _Watch(threading.Thread):
         there = {str(item["metadata"]["uid"]): item for item in items}
         for uid, document in list(self._known.items()):
             if uid not in there:
-                self._tell(document, deleted=True)
+                self._tell(document, deleted=True, listed=True)
         for document in there.values():
-            self._tell(document, deleted=False)
+            self._tell(document, deleted=False, listed=True)
 
     def _follow(self) -> None:
         """Tell each change until the watch ends. Raises ClusterError."""
@@ -171,6 +175,8 @@ class _Watch(threading.Thread):
         self._response = response
         self._heard()
         try:
+            if self._over.is_set():
+                return  # left before `cut` could see this response
             for line in response:
                 if self._over.is_set():
                     return
@@ -191,7 +197,7 @@ class _Watch(threading.Thread):
         if event["type"] != "BOOKMARK":
             self._tell(document, deleted=event["type"] == "DELETED")
 
-    def _tell(self, document: dict[str, Any], *, deleted: bool) -> None:
+    def _tell(self, document: dict[str, Any], *, deleted: bool, listed: bool = False) -> None:
         uid = str(document["metadata"]["uid"])
         known = self._known.get(uid)
         version = document["metadata"]["resourceVersion"]
@@ -203,7 +209,11 @@ class _Watch(threading.Thread):
             self._known[uid] = document
         self._changes.put(
             Change(
-                kind=self._watched.kind, document=document, deleted=deleted, time_ns=time.time_ns()
+                kind=self._watched.kind,
+                document=document,
+                deleted=deleted,
+                time_ns=time.time_ns(),
+                listed=listed,
             )
         )
 

@@ -48,24 +48,56 @@ def load_profile(name_or_path: str, overrides: Overrides | None = None) -> Profi
     What holds a separator or ends in .yaml or .yml is a path, unless it is a packaged name such as
     quantization/fp8. Raises ProfileError.
     """
+    layered = layers_of(name_or_path, overrides)
+    document = layered.finished()
+    mix = _mix_parts(document, layered.of_parts) if layered.has_mix else ()
+    return resolve(document, name=_name(layered.path), source=str(layered.path.resolve()), mix=mix)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layered:
+    """A profile's file with all that it extends and the settings laid over it."""
+
+    path: Path
+    document: Document
+    of_parts: Overrides
+    """What the command line changes in the parts of a mix."""
+    of_load: Overrides
+    """What it changes in the profile itself."""
+
+    @property
+    def has_mix(self) -> bool:
+        """Whether it is a mix of other profiles."""
+        return bool(self.document.values.get("mix"))
+
+    @property
+    def name(self) -> str:
+        """The profile's name."""
+        return str(self.document.values.get("name", _name(self.path)))
+
+    def finished(self) -> Document:
+        """The document with the flags laid over it, too. Raises ProfileError."""
+        layer = override_layer(self.document, self.of_load)
+        _check(layer, schema_problems(layer))
+        return merged(self.document, layer)
+
+
+def layers_of(name_or_path: str, overrides: Overrides | None = None) -> Layered:
+    """Read a profile and all that it extends, before it is resolved. Raises ProfileError."""
     path = _find(name_or_path, Path())
     document = _read_chain(path, name_or_path if _is_path(name_or_path) else str(path), ())
     overrides = overrides or Overrides()
     own, of_requests = _divided(overrides.settings)
     document = _with_settings(document, own)
-    mix: tuple[MixPart, ...] = ()
+    of_parts = Overrides()
     if document.values.get("mix"):
         of_parts = Overrides(
             max_tokens=overrides.max_tokens, endpoint=overrides.endpoint, settings=of_requests
         )
-        mix = _mix_parts(document, of_parts)
         overrides = replace(overrides, max_tokens=None, endpoint=None)
     else:
         document = _with_settings(document, of_requests)
-    layer = override_layer(document, overrides)
-    _check(layer, schema_problems(layer))
-    document = merged(document, layer)
-    return resolve(document, name=_name(path), source=str(path.resolve()), mix=mix)
+    return Layered(path=path, document=document, of_parts=of_parts, of_load=overrides)
 
 
 def _divided(settings: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -141,10 +141,10 @@ class Connector:
         except ssl.SSLError as error:
             raise ConnectError("tls", str(error)) from error
         except OSError as error:
-            raise ConnectError("connect", f"{self._target.url}: {error}") from error
+            raise ConnectError("connect", f"{self._target.place}: {error}") from error
 
     def _late(self, timeout_s: float) -> str:
-        return f"{self._target.url}: no connection within {timeout_s:g} s"
+        return f"{self._target.place}: no connection within {timeout_s:g} s"
 
     def _connect_any(self) -> Any:
         failure: OSError | None = None

@@ -115,6 +115,11 @@ class Target:
         return replace(self, host=host, port=port, gateway=None, base_path="").url
 
     @property
+    def place(self) -> str:
+        """Where it is, for messages: its URL, and the gateway that leads there."""
+        return self.url if self.gateway is None else f"{self.url} by {self.gateway_url}"
+
+    @property
     def url(self) -> str:
         """The target as a URL, without headers."""
         host = f"[{self.host}]" if ":" in self.host else self.host

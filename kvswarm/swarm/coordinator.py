@@ -7,32 +7,26 @@ Out: the run directory but for what analysis makes of it; progress lines; the en
 from __future__ import annotations
 
 import logging
-import os
-import platform
 import secrets
 import shutil
-import sys
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import gevent
 import gevent.event
-import locust
 import msgspec
 
-import kvswarm
 from kvswarm.errors import KvswarmError
 from kvswarm.profiles.model import Profile
-from kvswarm.rundir import JournalWriter, RunDir, RunInfo, TargetInfo, WorkerInfo
+from kvswarm.rundir import JournalWriter, RunDir, WorkerInfo
 from kvswarm.swarm.fleet import Fleet, WorkerState
 from kvswarm.swarm.lifeline import BEAT_S
 from kvswarm.swarm.plan import Counts, Plan
 from kvswarm.swarm.progress import Progress
-from kvswarm.swarm.server_pages import ServerPages, metrics_info
+from kvswarm.swarm.run_start import RunStart, first_info
+from kvswarm.swarm.server_pages import ServerPages
 from kvswarm.swarm.shipping import unsqueezed
-from kvswarm.telemetry.sources import Source
 
 logger = logging.getLogger(__name__)
 
@@ -43,28 +37,6 @@ LAST_WORDS_S: Final = 30.0
 START_MARGIN_NS: Final = 5_000_000
 """How long after the slowest message to a worker the load starts, at most START_LIMIT_NS ahead."""
 START_LIMIT_NS: Final = 2_000_000_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunStart:
-    """What a run begins with, resolved."""
-
-    run: RunDir
-    profile: Profile
-    target: TargetInfo
-    api_key_env: str | None
-    header_names: list[str]
-    ca_file: str | None
-    insecure: bool
-    gateway: str | None
-    traceparent: bool
-    argv: list[str]
-    workers: list[str]
-    """Locust's ids of the workers, in the order of their shards."""
-    metrics: tuple[Source, ...]
-    """Who is asked for metrics, with the headers of the run where they may go."""
-    notes: list[str] = field(default_factory=list)
-    """What is known before the run of how its figures must be read."""
 
 
 class Coordinator:
@@ -92,33 +64,12 @@ class Coordinator:
         self._closed = False
         self.progress = Progress(load)
         self._journal = JournalWriter(start.run.journal)
-        self.info = self._new_info()
+        self.info = first_info(start, self.run_id)
         start.run.write_info(self.info)
         self._keepers: list[Any] = []
         self._pages: ServerPages | None = None
         self._page_notes: list[str] = []
         self._has_first_page = False
-
-    def _new_info(self) -> RunInfo:
-        start = self._start
-        return RunInfo(
-            run_id=self.run_id,
-            profile=start.profile.to_dict(),
-            seed=start.profile.seed,
-            target=start.target,
-            metrics=metrics_info(start.metrics),
-            notes=list(start.notes),
-            argv=start.argv,
-            locust_argv=["locust", *sys.argv[1:]],
-            versions={
-                "kvswarm": kvswarm.__version__,
-                "locust": locust.__version__,
-                "python": platform.python_version(),
-                "server": start.target.server_version or "unknown",
-            },
-            host={"name": platform.node(), "system": platform.platform(), "cpus": _cpus()},
-            started_ns=time.time_ns(),
-        )
 
     @property
     def run(self) -> RunDir:
@@ -450,7 +401,3 @@ class Coordinator:
             self._start.run.write_info(self.info)
         except OSError:
             logger.exception("%s: the end of the run could not be written", self._start.run.path)
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -190,7 +190,7 @@ def _ask(target: Target, method: str, path: str, timeout_s: float) -> tuple[int,
         return response.status, response.read(MAX_BODY_BYTES) if method == "GET" else b""
     except (OSError, http.client.HTTPException) as error:
         raise TargetError(
-            f"{target.url}: cannot be reached: {_reason(error)}", fix=_unreached_fix(error)
+            f"{target.place}: cannot be reached: {_reason(error)}", fix=_unreached_fix(error)
         ) from error
     finally:
         connection.close()

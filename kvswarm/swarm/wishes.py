@@ -21,11 +21,11 @@ from kvswarm.profiles.load import load_profile
 from kvswarm.profiles.model import Profile
 from kvswarm.rundir import TargetInfo, new_run_dir
 from kvswarm.stream.target import TLS, Target
-from kvswarm.swarm.coordinator import RunStart
 from kvswarm.swarm.handover import handover
 from kvswarm.swarm.options import option_values, overrides_of
 from kvswarm.swarm.preflight import check_adapters, known_target
 from kvswarm.swarm.progress import ARGV_ENV, SIMULATOR_ENV
+from kvswarm.swarm.run_start import RunStart
 from kvswarm.swarm.secrets import headers_of
 from kvswarm.telemetry.sources import sources_of
 

@@ -49,6 +49,12 @@ class NoMetricsError(Exception):
     """The source answers, but not with metrics: there is no sense in asking it again."""
 
 
+NOT_LISTED: Final = (
+    OSError, http.client.HTTPException, ValueError, KeyError, TypeError, UsageError, NoMetricsError,
+)  # fmt: skip
+"""What reading a list of pods may end in: it is read again."""
+
+
 def fetch(target: Target, path: str) -> bytes:
     """Give a page of metrics.
 
@@ -76,10 +82,17 @@ def _get(target: Target, path: str, accepted: str) -> tuple[str, bytes]:
     finally:
         connection.close()
     if response.status >= SERVER_ERROR:
-        raise http.client.HTTPException(f"status {response.status}")
+        raise http.client.HTTPException(_told(response))
     if response.status != OK:
-        raise NoMetricsError(f"status {response.status}")
+        raise NoMetricsError(_told(response))
     return response.headers.get_content_type(), b"".join(pieces)
+
+
+def _told(response: http.client.HTTPResponse) -> str:
+    """The status, and its reason where that is not the usual one."""
+    usual = http.client.responses.get(response.status, "")
+    reason = "" if response.reason in {"", usual} else f": {response.reason}"
+    return f"status {response.status}{reason}"
 
 
 class PageFile:
@@ -184,6 +197,7 @@ class Following(threading.Thread):
         self.settled.set()
         while not self._over.wait(INTERVAL_S):
             self._follow(first=False)
+        self._follow(first=False)  # one may have come in the last second
         for _, left in self._asking.values():
             left.set()
         _wait(asking.join for asking, _ in self._asking.values())
@@ -191,25 +205,24 @@ class Following(threading.Thread):
     def _follow(self, *, first: bool) -> None:
         try:
             _, text = _get(self._source.target, self._source.paths[0], "application/json")
-            entries = {entry["name"]: entry for entry in json.loads(text)}
-        except (OSError, http.client.HTTPException, ValueError, NoMetricsError) as error:
+            listed = [(Source.of_pod(entry), bool(entry["ready"])) for entry in json.loads(text)]
+        except NOT_LISTED as error:
             self._error = error
             return
-        for name in self._asking.keys() - entries.keys() - self._gone.keys():
+        self._error = None
+        there = {source.name for source, _ in listed}
+        for name in self._asking.keys() - there - self._gone.keys():
             self._asking[name][1].set()
             self._gone[name] = time.strftime("%H:%M:%S", time.gmtime())
-        for name, entry in entries.items():
-            if name not in self._asking or self._gone.pop(name, None) is not None:
-                self._begin(entry, first=first)
-
-    def _begin(self, entry: dict[str, Any], *, first: bool) -> None:
-        source, left = Source.of_pod(entry), threading.Event()
-        if source.name not in self._asking:
-            late = not (first and entry["ready"])
-            _say({"pod": {"name": source.name, "url": source.url, "late": late}})
-        asking = Asking(source, self._file, left)
-        self._asking[source.name] = (asking, left)
-        asking.start()
+        for source, ready in listed:
+            known = source.name in self._asking
+            if not known:
+                late = not (first and ready)
+                _say({"pod": {"name": source.name, "url": source.url, "late": late}})
+            if not known or self._gone.pop(source.name, None) is not None:
+                asking = Asking(source, self._file, left := threading.Event())
+                self._asking[source.name] = (asking, left)
+                asking.start()
 
     def notes(self) -> dict[str, str | None]:
         """What a reader of the figures must know of the list and its pods, by name."""
@@ -217,7 +230,7 @@ class Following(threading.Thread):
             why = str(self._error) if self._error is not None else "no pod of it runs"
             return {self._source.name: f"no metrics of the service's pods: {why}"}
         notes: dict[str, str | None] = {self._source.name: None}
-        for name, (asking, _) in self._asking.items():
+        for name, (asking, _) in list(self._asking.items()):  # its thread may go on
             notes |= asking.notes()
             if name in self._gone:
                 notes[name] = f"{name} left the service at {self._gone[name]} UTC"
@@ -261,7 +274,8 @@ def _wait(waits: Iterable[Callable[[float], object]]) -> None:
 
 
 def _say(message: dict[str, Any]) -> None:
-    print(json.dumps(message), flush=True)  # noqa: T201 - for the process that started this one
+    sys.stdout.write(f"{json.dumps(message)}\n")  # one write: threads must not mix their lines
+    sys.stdout.flush()
 
 
 def main() -> None:

@@ -124,7 +124,7 @@ def _source(text: str, own: Target, tls: TLS | None) -> Source:
         raise UsageError(f"{FLAG} {text!r}: the name before the = is empty", fix=FIX)
     target = Target.of(url.strip(), tls=tls, flag=FLAG, fix=FIX)
     if _origin(target) == _origin(own):
-        target = replace(target, headers=own.headers)
+        target = replace(target, headers=own.headers, gateway=own.gateway)
     return Source(
         name=name.strip() or _address(target),
         target=target,

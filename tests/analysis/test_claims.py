@@ -13,7 +13,7 @@ import pytest
 
 from kvswarm.analysis.server import SCHEMA
 from kvswarm.analysis.wording import claim_lines
-from kvswarm.rundir import RunDir, TargetInfo
+from kvswarm.rundir import RunDir, ServiceInfo, TargetInfo
 
 sys.path.insert(0, str(Path(__file__).parent))
 from rundirs import START_NS, good, profile, run_info, summary_of
@@ -76,3 +76,18 @@ def test_an_impossible_claim_costs_no_figure(tmp_path: Path, features: dict[str,
     summary = judged(tmp_path, features, {})
     assert summary["claims"][0]["status"] == "unknown"
     assert "cannot be checked" in summary["claims"][0]["sentence"]
+
+
+def test_the_flags_of_the_services_pods_are_evidence(tmp_path: Path) -> None:
+    """Where the run found its service in a cluster, they say what the checkpoint's name does not."""
+    service = ServiceInfo(
+        kind="InferenceService",
+        namespace="llm",
+        name="qwen",
+        cluster="https://c",
+        flags=["--model=/mnt/models", "--quantization=gptq"],
+    )
+    summary = judged(tmp_path, {"quantization": "fp8"}, {}, service=service)
+    (claim,) = summary["claims"]
+    assert (claim["status"], claim["seen"]) == ("contradicted", "gptq")
+    assert summary["verdict"]["status"] == "degraded"

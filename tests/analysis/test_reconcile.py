@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from kvswarm.analysis.finish import finish
+from kvswarm.analysis.server_lines import server_lines
 from kvswarm.records import Record
 from kvswarm.rundir import MetricsInfo, RunInfo
 
@@ -244,3 +245,61 @@ def test_what_a_server_did_for_failed_requests_is_not_compared(tmp_path: Path) -
     lines, reasons = told(tmp_path, after(page(COUNT - 1, generation_tokens=500)), rows)
     assert reasons == []
     assert "failed requests" in lines["output_tokens"]["explained"]
+
+
+def with_pods(*names: str, late: str) -> RunInfo:
+    """A run on a service of these pods, one of which was not ready before the load."""
+    return run_info(
+        metrics=[
+            MetricsInfo(name=name, url=f"http://{name}/m", late=name == late) for name in names
+        ]
+    )
+
+
+def test_a_pod_that_came_in_mid_run_has_counted_from_zero(tmp_path: Path) -> None:
+    """What it had counted before its first page is of the run, too."""
+    parts = [
+        ("a", -1.0, page()), ("b", 5.0, page(30)),
+        ("a", 20.0, page(40)), ("b", 20.7, page(60)),
+    ]  # fmt: skip
+    lines, reasons = told(tmp_path / "late", parts, info=with_pods("a", "b", late="b"))
+    assert reasons == []
+    assert (lines["requests"]["server"], lines["output_tokens"]["server"]) == (100, 400)
+    assert lines["requests"]["explained"] == "They agree, over all 2 replicas."
+    lines, _ = told(tmp_path / "there", parts, info=asked("a", "b"))
+    assert lines["requests"]["server"] == 70
+    assert "do not cover the window" in lines["requests"]["explained"]
+
+
+def test_a_terminal_shows_how_the_load_was_spread(tmp_path: Path) -> None:
+    """Over several replicas; of one there is nothing to say."""
+    parts = [
+        ("a", -1.0, page()), ("b", -0.7, page()),
+        ("a", 20.0, page(40)), ("b", 20.7, page(60)),
+    ]  # fmt: skip
+    summary = finish(run_with_pages(tmp_path / "two", ROWS, parts, asked("a", "b")).path)
+    assert server_lines(summary["server"])[0] == (
+        "replicas",
+        "2 ended 100 requests, 40 to 60 each; the client saw 100 succeed",
+    )
+    summary = finish(run_with_pages(tmp_path / "one", ROWS, after(page(COUNT))).path)
+    assert "replicas" not in dict(server_lines(summary["server"]))
+
+
+def test_a_late_pod_that_was_asked_in_time_is_counted_from_its_page(tmp_path: Path) -> None:
+    """It may have been unready for a moment, and have served others before."""
+    parts = [("a", -1.0, page(900)), ("a", 20.0, page(1000))]
+    lines, reasons = told(tmp_path, parts, info=with_pods("a", late="a"))
+    assert reasons == []
+    assert lines["requests"]["explained"] == "They agree."
+
+
+def test_a_pod_that_left_in_mid_run_makes_the_figures_those_of_a_part(tmp_path: Path) -> None:
+    """What it served after its last page is not known."""
+    parts = [
+        ("a", -1.0, page()), ("b", -0.7, page()),
+        ("a", 20.0, page(40)), ("b", 5.0, page(20)),
+    ]  # fmt: skip
+    lines, reasons = told(tmp_path, parts, info=with_pods("a", "b", late=""))
+    assert reasons == []
+    assert "do not cover the window" in lines["requests"]["explained"]

@@ -506,6 +506,21 @@ def test_a_terminal_shows_a_line_for_each_thing_that_was_told(tmp_path: Path) ->
     ]
 
 
+def test_a_pod_that_came_in_mid_run_had_nothing_running_before(tmp_path: Path) -> None:
+    """Together with the others, too: 2 all the time, and 4 more from its first page on."""
+    running = vllm("num_requests_running")
+    pages = [
+        ("a", -1.0, with_values(VLLM, {running: 2.0})),
+        ("b", 5.0, with_values(VLLM, {running: 4.0})),
+        ("a", 10.0, with_values(VLLM, {running: 2.0})),
+        ("b", 10.0, with_values(VLLM, {running: 4.0})),
+    ]
+    pods = [MetricsInfo(name=name, url=f"http://{name}/m", late=name == "b") for name in "ab"]
+    server = figures(tmp_path, pages, run_info(metrics=pods))
+    assert server["running"] == level(2.0 + 4.0 * 5 / 11, 6.0)
+    assert server["replicas"]["b"]["running"]["max"] == pytest.approx(4.0)
+
+
 def test_no_page_makes_no_section(tmp_path: Path) -> None:
     """Null."""
     assert finish(run_with_pages(tmp_path, ROWS, []).path)["server"] is None

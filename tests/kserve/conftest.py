@@ -33,13 +33,18 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
             "KUBEBUILDER_ASSETS is unset: it names a directory with kube-apiserver and etcd"
         )
     with api_server(Path(ASSETS), tmp_path_factory.mktemp("kube")) as running:
-        for plural in PLURALS:
-            status, answer = running.ask("POST", DEFINITIONS, crd(plural))
-            assert status == 201, answer["message"][:3000]
-        for plural in PLURALS:
-            wait_for_definition(running, plural)
-        make_namespace(running, "llm")
+        define_kserve(running)
         yield running
+
+
+def define_kserve(api: ApiServer) -> None:
+    """KServe's definitions and the namespace `llm`."""
+    for plural in PLURALS:
+        status, answer = api.ask("POST", DEFINITIONS, crd(plural))
+        assert status == 201, answer["message"][:3000]
+    for plural in PLURALS:
+        wait_for_definition(api, plural)
+    make_namespace(api, "llm")
 
 
 @pytest.fixture

@@ -17,11 +17,12 @@ GOLDEN = HERE / "golden"
 
 def ask(**changes: Any) -> Manifests:
     """The manifests of one service, with some of what was wanted changed."""
+    uri = "s3://models/qwen3-8b" if changes.get("backend") == "triton" else "hf://Qwen/Qwen3-8B"
     wanted: dict[str, Any] = {
         "backend": "vllm",
         "service": "qwen",
         "namespace": "llm",
-        "source": model_source("hf://Qwen/Qwen3-8B"),
+        "source": model_source(uri),
     }
     return manifests(Wanted(**{**wanted, **changes}))
 
@@ -30,6 +31,12 @@ def of_kind(decided: Manifests, kind: str) -> dict[str, Any]:
     """The one document of a kind."""
     (document,) = [each for each in decided.documents if each["kind"] == kind]
     return document
+
+
+def spec_of(**changes: Any) -> dict[str, Any]:
+    """The spec of the LLMInferenceService."""
+    spec: dict[str, Any] = of_kind(ask(**{"form": "llm", **changes}), "LLMInferenceService")["spec"]
+    return spec
 
 
 def predictor(**changes: Any) -> dict[str, Any]:

@@ -107,9 +107,38 @@ def unverified() -> ssl.SSLContext:
     return context
 
 
+class Stoppable:
+    """kube-apiserver as a process that a test may kill and start again; etcd goes on."""
+
+    def __init__(self, api: ApiServer, command: list[str]) -> None:
+        self.api = api
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it is ready."""
+        log = self.api.folder / "server.log"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(self._command, stdout=output, stderr=subprocess.STDOUT)
+        wait_until(self.api, "/readyz", self._process, log)
+
+    def kill(self) -> None:
+        """End it at once; twice is once."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
 @contextlib.contextmanager
 def api_server(assets: Path, folder: Path) -> Iterator[ApiServer]:
     """Start both, wait until it is ready, and stop both."""
+    with stoppable_api_server(assets, folder) as server:
+        yield server.api
+
+
+@contextlib.contextmanager
+def stoppable_api_server(assets: Path, folder: Path) -> Iterator[Stoppable]:
+    """The same, with a server that can be killed and started again meanwhile."""
     client, peer, port = (free_port() for _ in range(3))
     token = secrets.token_hex(16)
     rows = [f'{user}-{token},{user},{user},"{group}"' for user, group in USERS.items()]
@@ -139,10 +168,13 @@ def api_server(assets: Path, folder: Path) -> Iterator[ApiServer]:
         "--service-cluster-ip-range=10.0.0.0/24",
         "--disable-admission-plugins=ServiceAccount",
     ]
-    with process(etcd, folder / "etcd.log"), process(server, folder / "server.log") as running:
-        api = ApiServer(port, token, folder)
-        wait_until(api, "/readyz", running, folder / "server.log")
-        yield api
+    with process(etcd, folder / "etcd.log"):
+        running = Stoppable(ApiServer(port, token, folder), server)
+        try:
+            running.start()
+            yield running
+        finally:
+            running.kill()
 
 
 def wait_until(api: ApiServer, path: str, running: subprocess.Popen[bytes], log: Path) -> None:

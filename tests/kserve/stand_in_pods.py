@@ -137,6 +137,8 @@ class StandInPod:
     ) -> None:
         self._world, self._behaviour, self._simulator = world, behaviour, simulator
         self.document = document
+        self.generation = 0
+        """Of the service that it was made for."""
         self.name: str = document["metadata"]["name"]
         self.uid = ""
         self.container: str = document["spec"]["containers"][0]["name"]
@@ -150,6 +152,7 @@ class StandInPod:
         self.logs: dict[tuple[str, bool], list[str]] = {}
         self._running: Simulator | None = None
         self._restarts = 0
+        self._began: dict[str, Any] = {}
         self._status: dict[str, Any] = {"phase": "Pending", "conditions": [], "startTime": None}
         self._thread = threading.Thread(target=self._lead, daemon=True, name=self.name)
 
@@ -278,8 +281,7 @@ class StandInPod:
             self._begin_container()
         self._running = start_simulator(self._simulator)
         self.logs[self.container, False].append("Application startup complete.")
-        started = {"running": {"startedAt": now()}}
-        self._containers(self.container, started, ready=True)
+        self._containers(self.container, self._began, ready=True)
         for kind in ("ContainersReady", "Ready"):
             self._condition(kind, "True")
         with self._world.moved:
@@ -289,7 +291,8 @@ class StandInPod:
 
     def _begin_container(self) -> None:
         self.logs[self.container, False] = list(self._behaviour().log)
-        self._containers(self.container, {"running": {"startedAt": now()}})
+        self._began = {"running": {"startedAt": now()}}
+        self._containers(self.container, self._began)
         self._tell("Started", f"Started container {self.container}")
         self._show()
 

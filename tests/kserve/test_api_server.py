@@ -17,6 +17,7 @@ from kube_api_server import APPLY, ApiServer
 pytestmark = pytest.mark.kube
 PLURALS = {
     "InferenceService": "inferenceservices",
+    "LLMInferenceService": "llminferenceservices",
     "ServingRuntime": "servingruntimes",
     "ConfigMap": "configmaps",
 }

@@ -19,7 +19,11 @@ from kvswarm.commands.manifest import EFFECTS, tolerations
 from kvswarm.kserve.backends import BACKENDS
 from kvswarm.profiles.load import packaged_names
 
-REQUIRED = "--model hf://Qwen/Qwen3-8B --namespace llm --service qwen"
+HF = "hf://Qwen/Qwen3-8B"
+MODELS = {"triton": "s3://models/qwen3-8b"}
+"""Where a backend's model can come from, if not from Hugging Face."""
+NAMED = "--namespace llm --service qwen"
+REQUIRED = f"--model {HF} {NAMED}"
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -49,9 +53,10 @@ def type_in(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
 
 
 def service(typed: Typed) -> dict[str, Any]:
-    """The InferenceService that was printed."""
+    """The service that was printed, of either kind."""
     assert typed.code == 0, typed.err
-    (found,) = [d for d in yaml.safe_load_all(typed.out) if d["kind"] == "InferenceService"]
+    kinds = ("InferenceService", "LLMInferenceService")
+    (found,) = [d for d in yaml.safe_load_all(typed.out) if d["kind"] in kinds]
     return dict(found)
 
 
@@ -61,7 +66,9 @@ def test_every_packaged_profile_has_a_manifest_for_every_backend(
     type_in: TypeIn, profile: str, backend: str
 ) -> None:
     """Or the profile holds what a backend cannot even leave out."""
-    typed = type_in(f"{REQUIRED} --backend {backend} --profile {profile}")
+    typed = type_in(
+        f"{NAMED} --model {MODELS.get(backend, HF)} --backend {backend} --profile {profile}"
+    )
     assert service(typed)["metadata"]["name"] == "qwen"
 
 
@@ -129,6 +136,12 @@ def test_any_taint_is_read_as_it_is_written(
         (f"{REQUIRED} --vllm-version latest", "'latest', which is no version"),
         (f"{REQUIRED} --set vllm_features.quantisation=fp8", "Did you mean 'quantization'?"),
         (f"{REQUIRED} --autoscaler kpa", "--mode standard"),
+        (f"{REQUIRED} --kind llm --adapter sql", "--adapter sql: is not NAME=URI"),
+        (f"{REQUIRED} --kind llm --adapter a=hf://o/a --adapter a=hf://o/b", "is given twice"),
+        (f"{REQUIRED} --canary-model hf://o/b", "no --canary-percent"),
+        (f"{REQUIRED} --canary-percent 5 --canary-model qwen", "--model qwen: is no URI"),
+        (f"{REQUIRED} --nodes 2", "pvc://claim/path"),
+        (f"{REQUIRED} --backend triton", "--backend tensorrt-llm"),
         (
             "--model s3://b/m --namespace llm --service qwen --profile speculative-decoding "
             "--set speculative=auto",

@@ -66,7 +66,7 @@ def test_the_served_name_is_the_services_unless_a_feature_names_it() -> None:
     assert not [word for word in named if "served" in word]
 
 
-@pytest.mark.parametrize("backend", ["tgi", "tensorrt-llm"])
+@pytest.mark.parametrize("backend", ["tgi", "tensorrt-llm", "triton"])
 def test_a_backend_without_a_runtime_brings_its_own(backend: str) -> None:
     """KServe has none for them; the service names it, so that no other is chosen."""
     decided = ask(backend=backend)
@@ -77,7 +77,8 @@ def test_a_backend_without_a_runtime_brings_its_own(backend: str) -> None:
     port = container["ports"][0]["containerPort"]
     assert str(port) in " ".join(container["args"])
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert container[probe]["httpGet"] == {"path": "/health", "port": port}
+        path = "/health/ready" if backend == "triton" else "/health"
+        assert container[probe]["httpGet"] == {"path": path, "port": port}
     started = container["startupProbe"]
     assert started["periodSeconds"] * started["failureThreshold"] == 1800
     kinds = [each["kind"] for each in decided.documents]

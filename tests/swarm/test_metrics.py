@@ -29,9 +29,9 @@ def test_a_run_asks_every_endpoint_and_puts_them_together(tmp_path: Path) -> Non
     table = pq.read_table(done.run.path / "server.parquet")
     assert set(table["replica"].to_pylist()) == {"busy", "idle", "gpu"}
     assert done.run.info["metrics"] == [
-        {"name": "busy", "url": f"{busy}/metrics", "own": False},
-        {"name": "idle", "url": f"{idle}/metrics", "own": False},
-        {"name": "gpu", "url": f"{exporter.url}/metrics", "own": False},
+        {"name": "busy", "url": f"{busy}/metrics", "own": False, "late": False},
+        {"name": "idle", "url": f"{idle}/metrics", "own": False, "late": False},
+        {"name": "gpu", "url": f"{exporter.url}/metrics", "own": False, "late": False},
     ]
     server = done.run.summary["server"]
     assert server["window"]["whole"] is True
@@ -42,7 +42,7 @@ def test_a_run_asks_every_endpoint_and_puts_them_together(tmp_path: Path) -> Non
     assert server["generation_tokens"] == 20 * 6
     assert server["gpu"]["gpus"] == 2
     lines = server["reconciliation"]
-    assert lines["requests"]["explained"] == "They agree."
+    assert lines["requests"]["explained"] == "They agree, over all 2 replicas."
     assert lines["output_tokens"]["explained"] == "They agree."
     assert lines["prompt_tokens"]["difference"] == 0
     assert lines["ttft_ms"]["server"] <= lines["ttft_ms"]["client"]

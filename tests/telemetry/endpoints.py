@@ -20,8 +20,8 @@ class Endpoint(ThreadingHTTPServer):
     # Whoever gave up waiting for a hanging answer has closed the connection.
     block_on_close = False
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        super().__init__((host, 0), _Handler)
         self.paths: dict[str, tuple[int, str, str] | Callable[[BaseHTTPRequestHandler], None]] = {}
         self.seen: list[tuple[str, dict[str, str]]] = []
         """Path and headers of each request."""

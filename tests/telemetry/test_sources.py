@@ -44,6 +44,18 @@ def test_headers_go_to_the_targets_scheme_host_and_port() -> None:
     assert headers == {"a": {"X-Key": "k"}, "b": {}, "c": {}, "d": {}}
 
 
+def test_what_is_asked_of_the_target_goes_by_its_gateway() -> None:
+    """Nobody else knows its host; other hosts have an address of their own."""
+    gateway = "http://203.0.113.7:31380"
+    target = Target.of("http://host:8000/v1", gateway=gateway)
+    sources = [
+        *sources_of(target, None),
+        *sources_of(target, "a=http://host:8000/m,b=http://other:8000/m"),
+    ]
+    crossed = [Source.from_message(source.to_message()) for source in sources]
+    assert [source.target.gateway_url for source in crossed] == [gateway, gateway, None]
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [

@@ -11,6 +11,7 @@ from typing import Final
 
 from kvswarm.kserve.backends.tensorrt_llm import tensorrt_llm
 from kvswarm.kserve.backends.tgi import tgi
+from kvswarm.kserve.backends.triton import triton
 from kvswarm.kserve.backends.vllm import vllm
 from kvswarm.kserve.backends.vllm_runtime import vllm_runtime
 from kvswarm.kserve.wanted import Served, Wanted
@@ -20,6 +21,7 @@ BACKENDS: Final[dict[str, Callable[[Wanted], Served]]] = {
     "vllm-runtime": vllm_runtime,
     "tgi": tgi,
     "tensorrt-llm": tensorrt_llm,
+    "triton": triton,
 }
-NEED_A_GPU: Final = frozenset({"tgi", "tensorrt-llm"})
+NEED_A_GPU: Final = frozenset({"tgi", "tensorrt-llm", "triton"})
 """Their images hold no build for CPUs."""

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import yaml
-
 from kvswarm.kserve.backends.words import (
+    OwnServer,
     Page,
     Words,
     Writer,
     flag,
     left_out,
     quantization_method,
+    served_by,
     switch,
-    write_features,
 )
 from kvswarm.kserve.sources import MODEL_DIRECTORY
 from kvswarm.kserve.wanted import CONFIG_PATH, RuntimeShape, Served, Wanted
@@ -41,21 +40,15 @@ def tensorrt_llm(wanted: Wanted) -> Served:
     page = Page("TensorRT-LLM", config=dict(METRICS), notes=[SERVED_NAME])
     page.arguments += [MODEL_DIRECTORY, "--host", "0.0.0.0", "--port", str(PORT)]  # noqa: S104 - in a pod
     page.arguments += ["--extra_llm_api_options", CONFIG_PATH]
-    write_features(wanted.features, Words(KEYS, _speculation), page)
-    return Served(
+    server = OwnServer(
         model_format="tensorrt-llm",
-        arguments=tuple(page.arguments),
-        environment=page.environment,
-        image=wanted.image or IMAGE,
-        runtime=RuntimeShape(
-            port=PORT,
-            metrics_path="/prometheus/metrics",
-            command=("trtllm-serve",),
-            config_file=yaml.safe_dump(page.config, sort_keys=True),
+        image=IMAGE,
+        shape=RuntimeShape(
+            port=PORT, metrics_path="/prometheus/metrics", command=("trtllm-serve",)
         ),
-        notes=tuple(page.notes),
-        left_out=tuple(page.left_out),
+        words=Words(KEYS, _speculation),
     )
+    return served_by(server, wanted, page)
 
 
 def _kv_cache(page: Page) -> dict[str, Any]:

@@ -11,14 +11,15 @@ from collections.abc import Mapping
 from typing import Final
 
 from kvswarm.kserve.backends.words import (
+    OwnServer,
     Page,
     Words,
     Writer,
     flag,
     left_out,
     quantization_method,
+    served_by,
     switch,
-    write_features,
 )
 from kvswarm.kserve.sources import MODEL_DIRECTORY
 from kvswarm.kserve.wanted import RuntimeShape, Served, Wanted
@@ -41,16 +42,13 @@ def tgi(wanted: Wanted) -> Served:
     """Serve with TGI. Raises ProfileError for features that cannot be."""
     page = Page("TGI", notes=[ARCHIVED])
     page.arguments += [f"--model-id={MODEL_DIRECTORY}", f"--port={PORT}"]
-    write_features(wanted.features, Words(KEYS, _speculation), page)
-    return Served(
+    server = OwnServer(
         model_format="tgi",
-        arguments=tuple(page.arguments),
-        environment=page.environment,
-        image=wanted.image or IMAGE,
-        runtime=RuntimeShape(port=PORT, metrics_path="/metrics"),
-        notes=tuple(page.notes),
-        left_out=tuple(page.left_out),
+        image=IMAGE,
+        shape=RuntimeShape(port=PORT, metrics_path="/metrics"),
+        words=Words(KEYS, _speculation),
     )
+    return served_by(server, wanted, page)
 
 
 def _max_model_len(value: int, page: Page) -> None:

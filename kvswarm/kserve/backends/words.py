@@ -7,9 +7,12 @@ Out: what the writers wrote, and a note on each feature that the server has no w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import yaml
+
+from kvswarm.kserve.wanted import RuntimeShape, Served, Wanted
 from kvswarm.serving.flags import spelled, vllm_flags
 from kvswarm.serving.quantization import methods, names
 from kvswarm.serving.speculation import SPECULATION_KEYS, Speculation, speculation_of
@@ -37,6 +40,37 @@ class Words:
 
     keys: Mapping[str, Writer]
     speculation: Callable[[Speculation, Page], None]
+    why_left_out: str = ""
+    """Why it has no words for the others; empty: for none that kvswarm knows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnServer:
+    """A server that KServe has no runtime for: what a ServingRuntime of its own is made of."""
+
+    model_format: str
+    image: str
+    shape: RuntimeShape
+    words: Words
+
+
+def served_by(server: OwnServer, wanted: Wanted, page: Page) -> Served:
+    """Serve what is wanted: a page that holds what it always starts with, and its features.
+
+    What is in the page's configuration becomes the file that its arguments name. Raises
+    ProfileError for features that cannot be.
+    """
+    write_features(wanted.features, server.words, page)
+    config = yaml.safe_dump(page.config, sort_keys=True) if page.config else None
+    return Served(
+        model_format=server.model_format,
+        arguments=tuple(page.arguments),
+        environment=page.environment,
+        image=wanted.image or server.image,
+        runtime=replace(server.shape, config_file=config),
+        notes=tuple(page.notes),
+        left_out=tuple(page.left_out),
+    )
 
 
 def write_features(features: Mapping[str, Any], words: Words, page: Page) -> None:
@@ -51,7 +85,7 @@ def write_features(features: Mapping[str, Any], words: Words, page: Page) -> Non
         if name in words.keys:
             words.keys[name](value, page)
         elif name not in SPECULATION_KEYS:
-            left_out(name, page)
+            left_out(name, page, words.why_left_out)
     speculation = speculation_of(given)
     if speculation is not None:
         words.speculation(speculation, page)

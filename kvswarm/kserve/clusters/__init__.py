@@ -1,0 +1,1 @@
+"""Clusters as data: what their GPUs are called, on which nodes they are, and what they cost."""
