@@ -13,6 +13,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from kserve_manifests import crd
 from kube_api_server import ApiServer, api_server
+from stand_in_kserve import StandIn, cluster_of
+
+from kvswarm.kserve.cluster import Cluster
 
 ASSETS = os.environ.get("KUBEBUILDER_ASSETS")
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -51,6 +54,25 @@ def define_kserve(api: ApiServer) -> None:
 def namespace(api: ApiServer) -> str:
     """A namespace of the test's own. Nothing tidies it up: the server ends with the tests."""
     return make_namespace(api, f"test-{next(NUMBERS)}")
+
+
+@pytest.fixture
+def admin(api: ApiServer, tmp_path: Path) -> Path:
+    """A kubeconfig of the admin."""
+    return api.kubeconfig(tmp_path / "admin.json")
+
+
+@pytest.fixture
+def cluster(admin: Path) -> Cluster:
+    """As the admin."""
+    return cluster_of(admin)
+
+
+@pytest.fixture
+def kserve(cluster: Cluster, namespace: str) -> Iterator[StandIn]:
+    """KServe's part in the namespace, played."""
+    with StandIn(cluster, namespace) as playing:
+        yield playing
 
 
 def make_namespace(api: ApiServer, name: str) -> str:

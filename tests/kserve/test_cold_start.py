@@ -52,12 +52,6 @@ slo: {ttft_ms: 500}
 
 
 @pytest.fixture
-def cluster(api: ApiServer, tmp_path: Path) -> Cluster:
-    """As the admin."""
-    return cluster_of(api.kubeconfig(tmp_path / "admin.json"))
-
-
-@pytest.fixture
 def kserve(cluster: Cluster, namespace: str) -> Iterator[StandIn]:
     """A controller of the namespace, whose pods take a step every 0.1 s."""
     with StandIn(cluster, namespace, Behaviour(replicas=0, pace_s=0.1)) as playing:

@@ -6,7 +6,6 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from deploy_typed import flags, left, recorded, typed, typing
 from kserve_manifests import ask
 from kube_api_server import APPLY, ApiServer
-from stand_in_kserve import SERVICE, Behaviour, StandIn, cluster_of
+from stand_in_kserve import SERVICE, Behaviour, StandIn
 
 from kvswarm.kserve import deploying
 from kvswarm.kserve.cluster import Cluster
@@ -29,23 +28,6 @@ from kvswarm.kserve.manifests import LABELS, Manifests
 from kvswarm.kserve.phases import PHASES
 
 pytestmark = pytest.mark.kube
-
-
-@pytest.fixture
-def admin(api: ApiServer, tmp_path: Path) -> Path:
-    """A kubeconfig of the admin."""
-    return api.kubeconfig(tmp_path / "admin.json")
-
-
-@pytest.fixture
-def cluster(admin: Path) -> Cluster:
-    return cluster_of(admin)
-
-
-@pytest.fixture
-def kserve(cluster: Cluster, namespace: str) -> Iterator[StandIn]:
-    with StandIn(cluster, namespace) as playing:
-        yield playing
 
 
 @pytest.mark.usefixtures("kserve")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,29 +12,13 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from deploy_typed import flags, left, recorded, typed, typing
 from kube_api_server import APPLY, ApiServer
-from stand_in_kserve import Behaviour, StandIn, cluster_of
+from stand_in_kserve import Behaviour, StandIn
 from stand_in_pods import World
 
 from kvswarm.kserve.cluster import Cluster
 from kvswarm.kserve.kinds import KINDS
 
 pytestmark = pytest.mark.kube
-
-
-@pytest.fixture
-def admin(api: ApiServer, tmp_path: Path) -> Path:
-    return api.kubeconfig(tmp_path / "admin.json")
-
-
-@pytest.fixture
-def cluster(admin: Path) -> Cluster:
-    return cluster_of(admin)
-
-
-@pytest.fixture
-def kserve(cluster: Cluster, namespace: str) -> Iterator[StandIn]:
-    with StandIn(cluster, namespace) as playing:
-        yield playing
 
 
 @pytest.mark.parametrize(

@@ -28,16 +28,6 @@ NEVER = Behaviour(load="never")
 
 
 @pytest.fixture
-def admin(api: ApiServer, tmp_path: Path) -> Path:
-    return api.kubeconfig(tmp_path / "admin.json")
-
-
-@pytest.fixture
-def cluster(admin: Path) -> Cluster:
-    return cluster_of(admin)
-
-
-@pytest.fixture
 def kserve(cluster: Cluster, namespace: str) -> Iterator[StandIn]:
     with StandIn(cluster, namespace, NEVER) as playing:
         yield playing

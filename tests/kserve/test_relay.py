@@ -18,7 +18,7 @@ import trustme
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "telemetry"))
 from endpoints import METRICS, PAGE, Endpoint
-from kube_api_server import ApiServer, free_port
+from kube_api_server import free_port
 from measured_service import (
     LLM_SERVICE,
     SERVICE,
@@ -27,7 +27,7 @@ from measured_service import (
     wait_for_pods,
     wait_until_ready,
 )
-from stand_in_kserve import StandIn, cluster_of
+from stand_in_kserve import StandIn
 from stand_in_network import machine_address
 from stand_in_pods import World
 
@@ -45,12 +45,6 @@ from kvswarm.telemetry.sources import Source
 
 pytestmark = pytest.mark.kube
 SELECTOR = "serving.kserve.io/inferenceservice=qwen,component=predictor"
-
-
-@pytest.fixture
-def cluster(api: ApiServer, tmp_path: Path) -> Cluster:
-    """As the admin."""
-    return cluster_of(api.kubeconfig(tmp_path / "admin.json"))
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ from measured_service import (
     wait_until_ready,
 )
 from running import Run, going, until
-from stand_in_kserve import StandIn, cluster_of
+from stand_in_kserve import StandIn
 from stand_in_pods import Behaviour
 
 from kvswarm.kserve.cluster import Cluster
@@ -30,19 +29,6 @@ from kvswarm.kserve.kinds import KINDS
 from kvswarm.kserve.scaling import Scaling
 
 pytestmark = pytest.mark.kube
-
-
-@pytest.fixture
-def cluster(api: ApiServer, tmp_path: Path) -> Cluster:
-    """As the admin."""
-    return cluster_of(api.kubeconfig(tmp_path / "admin.json"))
-
-
-@pytest.fixture
-def kserve(cluster: Cluster, namespace: str) -> Iterator[StandIn]:
-    """A controller of the namespace."""
-    with StandIn(cluster, namespace) as running:
-        yield running
 
 
 @pytest.fixture

@@ -33,12 +33,6 @@ pytestmark = pytest.mark.kube
 
 
 @pytest.fixture
-def cluster(api: ApiServer, tmp_path: Path) -> Cluster:
-    """As the admin."""
-    return cluster_of(api.kubeconfig(tmp_path / "admin.json"))
-
-
-@pytest.fixture
 def kserve(cluster: Cluster, namespace: str) -> Iterator[StandIn]:
     """A controller of the namespace, with a service that is ready."""
     with StandIn(cluster, namespace) as running:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from kserve_manifests import ask
-from kube_api_server import ApiServer
-from stand_in_kserve import LLM_SERVICE, POD, SERVICE, Behaviour, StandIn, cluster_of
+from stand_in_kserve import LLM_SERVICE, POD, SERVICE, Behaviour, StandIn
 
 from kvswarm.kserve.cluster import Cluster
 from kvswarm.kserve.kinds import Kind
@@ -22,17 +20,6 @@ from kvswarm.kserve.watching import Watched, Watching
 
 pytestmark = pytest.mark.kube
 SECONDS = 30.0
-
-
-@pytest.fixture
-def cluster(api: ApiServer, tmp_path: Path) -> Cluster:
-    return cluster_of(api.kubeconfig(tmp_path / "admin.json"))
-
-
-@pytest.fixture
-def kserve(cluster: Cluster, namespace: str) -> Iterator[StandIn]:
-    with StandIn(cluster, namespace) as playing:
-        yield playing
 
 
 def apply(cluster: Cluster, namespace: str, **changes: Any) -> None:
