@@ -6,8 +6,8 @@ Out: `Checked`: the profile where it can be resolved, and the findings, errors f
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Final, get_args
 
 from kvswarm.errors import KvswarmError, ProfileError
@@ -42,8 +42,16 @@ class Checked:
         return tuple(finding for finding in self.findings if finding.severity == "warning")
 
 
-def check_profile(name_or_path: str, overrides: Overrides | None, server: Server) -> Checked:
-    """Load a profile and check it; one that cannot be loaded is a finding, too."""
+def check_profile(
+    name_or_path: str,
+    overrides: Overrides | None,
+    server: Server,
+    look: Callable[[Facts], Server] | None = None,
+) -> Checked:
+    """Load a profile and check it; one that cannot be loaded is a finding, too.
+
+    `look` completes what is known of the server by what the profile names.
+    """
     try:
         written = load_written(name_or_path, overrides)
     except BrokenProfileError as error:
@@ -51,6 +59,8 @@ def check_profile(name_or_path: str, overrides: Overrides | None, server: Server
     except KvswarmError as error:
         return Checked(None, (_unreadable(Place(name_or_path), "", error.message, error.fix),))
     facts = facts_of(written, server)
+    if look is not None:
+        facts = replace(facts, server=look(facts))
     return Checked(written, findings_of(facts), facts)
 
 
