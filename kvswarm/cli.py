@@ -14,6 +14,7 @@ import click
 
 import kvswarm
 from kvswarm.commands.manifest_options import manifest_options
+from kvswarm.commands.validate_options import validate_options
 from kvswarm.errors import EXIT_INTERRUPTED, KvswarmError, UsageError
 from kvswarm.serving.versions import NEWEST
 from kvswarm.swarm.options import OPTIONS
@@ -132,6 +133,9 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="S",
     help="Seconds to wait for its GET /health; default: 600.",
 )
+@click.option(
+    "--no-validate", "skip_rules", is_flag=True, help="Run also what `kvswarm validate` refuses."
+)
 @click.option("--list-profiles", is_flag=True, help="List the packaged profiles and leave.")
 @click.option("--dry-run", is_flag=True, help="Show what would run, and do nothing.")
 @click.option(
@@ -153,6 +157,7 @@ def run(  # noqa: PLR0913, PLR0917 - one per flag
     serve: str | None,
     serve_version: str | None,
     serve_timeout: float | None,
+    skip_rules: bool,
     list_profiles: bool,
     dry_run: bool,
     as_json: bool,
@@ -189,6 +194,7 @@ def run(  # noqa: PLR0913, PLR0917 - one per flag
             sweep=_only(sweeps),
             serve=_serve(serve, serve_version, serve_timeout),
             dry_run=dry_run,
+            validated=not skip_rules,
             as_json=as_json,
             argv=_redacted(sys.argv[1:]),
         )
@@ -329,6 +335,18 @@ def profiles(  # noqa: PLR0913, PLR0917 - one per flag
     else:
         show_profiles(use_case, as_json=as_json)
     return 0
+
+
+@commands.command()
+@validate_options
+def validate(**values: Any) -> int:
+    """Check a profile for what would crash, lie or waste a GPU hour; exit code 2 on an error.
+
+    Example: kvswarm validate --profile quantization/fp8 --runtime-version 0.24.0
+    """
+    from kvswarm.commands.validate import validate_typed  # noqa: PLC0415 - keeps --help quick
+
+    return validate_typed(values)
 
 
 @commands.command()

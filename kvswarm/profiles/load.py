@@ -42,18 +42,38 @@ class PackagedProfile:
     expect: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """A profile with its values as they were written, and the place of each."""
+
+    profile: Profile
+    document: Document
+    parts: tuple[Written, ...] = ()
+    """The same of each profile of a mix."""
+
+    @property
+    def senders(self) -> tuple[Written, ...]:
+        """Those that requests are made by: the parts of a mix, or this one alone."""
+        return self.parts or (self,)
+
+
 def load_profile(name_or_path: str, overrides: Overrides | None = None) -> Profile:
     """Load a profile that comes with kvswarm, or a file.
 
     What holds a separator or ends in .yaml or .yml is a path, unless it is a packaged name such as
     quantization/fp8. Raises ProfileError.
     """
+    return load_written(name_or_path, overrides).profile
+
+
+def load_written(name_or_path: str, overrides: Overrides | None = None) -> Written:
+    """Load a profile, and keep where each of its values was written. Raises ProfileError."""
     path = _find(name_or_path, Path())
     document = _read_chain(path, name_or_path if _is_path(name_or_path) else str(path), ())
     overrides = overrides or Overrides()
     own, of_requests = _divided(overrides.settings)
     document = _with_settings(document, own)
-    mix: tuple[MixPart, ...] = ()
+    mix: tuple[tuple[float, Written], ...] = ()
     if document.values.get("mix"):
         of_parts = Overrides(
             max_tokens=overrides.max_tokens, endpoint=overrides.endpoint, settings=of_requests
@@ -65,7 +85,13 @@ def load_profile(name_or_path: str, overrides: Overrides | None = None) -> Profi
     layer = override_layer(document, overrides)
     _check(layer, schema_problems(layer))
     document = merged(document, layer)
-    return resolve(document, name=_name(path), source=str(path.resolve()), mix=mix)
+    profile = resolve(
+        document,
+        name=_name(path),
+        source=str(path.resolve()),
+        mix=tuple(MixPart(weight=weight, profile=part.profile) for weight, part in mix),
+    )
+    return Written(profile=profile, document=document, parts=tuple(part for _, part in mix))
 
 
 def _divided(settings: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -99,17 +125,21 @@ def _name(path: Path) -> str:
     return path.stem
 
 
-def _mix_parts(document: Document, overrides: Overrides) -> tuple[MixPart, ...]:
-    """Load the profiles of a mix. Their requests come from the mix's seed, wherever they are."""
+def _mix_parts(document: Document, overrides: Overrides) -> tuple[tuple[float, Written], ...]:
+    """Load the profiles of a mix, with their weights.
+
+    Their requests come from the mix's seed, wherever they are.
+    """
     parts = []
     for name, weight in document.values["mix"].items():
         try:
-            profile = load_profile(name, overrides)
+            part = load_written(name, overrides)
         except ProfileError as error:
             place = document.place(("mix", name))
             raise ProfileError(f"{place}: mix: {error.message}", fix=error.fix) from error
         seed = int(document.values.get("seed", 0))
-        parts.append(MixPart(weight=float(weight), profile=replace(profile, seed=seed)))
+        seeded = replace(part, profile=replace(part.profile, seed=seed))
+        parts.append((float(weight), seeded))
     return tuple(parts)
 
 
