@@ -20,11 +20,15 @@ from kvswarm.errors import EXIT_PASSED, EXIT_USAGE, UsageError
 from kvswarm.guardrails.catalog import all_rules, rule_of
 from kvswarm.guardrails.check import Checked, check_profile
 from kvswarm.guardrails.explain import explained
-from kvswarm.guardrails.facts import Deployment, Facts, Server
+from kvswarm.guardrails.facts import CPU, Deployment, Facts, Server
 from kvswarm.guardrails.rule import Finding
 from kvswarm.guardrails.sarif import sarif
+from kvswarm.guardrails.sizing import estimate_of
 from kvswarm.kserve.backends.vllm import VLLM_VERSION
 from kvswarm.profiles.overrides import Overrides
+from kvswarm.serving.estimate import Estimate
+from kvswarm.serving.gpus import device_named
+from kvswarm.serving.model_files import weights_bytes_in
 from kvswarm.serving.versions import NEWEST, vllm_version
 
 Form = Literal["text", "json", "sarif"]
@@ -67,6 +71,11 @@ def server_of(values: Mapping[str, Any]) -> Server:
     backend = values["backend"]
     version = values["runtime_version"] or VERSION_OF_BACKEND.get(backend, str(NEWEST))
     model = values["model"]
+    gpu = values["gpu"]
+    if gpu is not None and gpu.lower() not in CPU:
+        device_named(gpu, values["mig"])
+    elif values["mig"] is not None:
+        raise UsageError("--mig: a slice of which GPU?", fix="Name the GPU with --gpu.")
     wanted = [values[key] for key in ("backend", "replicas", "mode")]
     deployment = None
     if any(each is not None for each in wanted):
@@ -81,7 +90,8 @@ def server_of(values: Mapping[str, Any]) -> Server:
         version=vllm_version(version),
         model=model,
         config=None if model is None else model_config(model),
-        gpu=values["gpu"],
+        weights_bytes=None if model is None else weights_bytes_in(Path(model).expanduser()),
+        gpu=gpu,
         mig=values["mig"],
         deployment=deployment,
     )
@@ -147,7 +157,7 @@ def validate(request: ValidateRequest) -> int:
 
 
 def _plain(request: ValidateRequest, checked: Checked, *, failed: bool) -> dict[str, Any]:
-    server = request.server
+    server, figures = request.server, _estimate(checked)
     return {
         "profile": request.profile,
         "passed": not failed,
@@ -156,7 +166,13 @@ def _plain(request: ValidateRequest, checked: Checked, *, failed: bool) -> dict[
         "errors": len(checked.errors),
         "warnings": len(checked.warnings),
         "findings": [finding.to_dict() for finding in checked.findings],
+        "estimate": None if figures is None else figures.to_dict(),
     }
+
+
+def _estimate(checked: Checked) -> Estimate | None:
+    """What the model would take and do, where model and GPU are known."""
+    return None if checked.facts is None else estimate_of(checked.facts)
 
 
 def _print(request: ValidateRequest, checked: Checked) -> None:
@@ -170,6 +186,9 @@ def _print(request: ValidateRequest, checked: Checked) -> None:
         else "nothing found"
     )
     click.echo(f"{request.profile} for {server.runtime}{version}: {counts}.")
+    figures = _estimate(checked)
+    if figures is not None:
+        click.echo("\n".join(figures.lines()))
 
 
 def described(finding: Finding) -> Sequence[str]:

@@ -13,12 +13,16 @@ from typing import Final
 
 from kvswarm.errors import UsageError
 from kvswarm.guardrails.rule import Rule
-from kvswarm.guardrails.rules import load, profile
+from kvswarm.guardrails.rules import gpu, kserve, load, memory, profile, quantization
 from kvswarm.profiles.problems import nearest
 
 THEMES: Final = (
     ("The profile", profile.RULES),
     ("The load", load.RULES),
+    ("Memory", memory.RULES),
+    ("GPUs", gpu.RULES),
+    ("Quantization", quantization.RULES),
+    ("KServe", kserve.RULES),
 )
 """Title and rules of each file of `rules/`."""
 

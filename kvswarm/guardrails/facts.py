@@ -71,6 +71,8 @@ class Server:
     """Name or directory."""
     config: Mapping[str, Any] | None = None
     """The model's config.json."""
+    weights_bytes: int | None = None
+    """Of the checkpoint, where its weights lie beside that."""
     draft_config: Mapping[str, Any] | None = None
     """The draft's, where it lies here."""
     adapter_ranks: Mapping[str, int] = field(default_factory=dict)
