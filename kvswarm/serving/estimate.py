@@ -212,7 +212,8 @@ def _weights_per_gpu(
     total = None if is_made_online else asked.stored_weights_bytes
     if total is None and parameters is not None:
         total = weights_bytes(model, parameters, method)
-    return None if total is None else round(total / spread.gpus)
+    offloaded = (asked.features.get("cpu_offload_gb") or 0) * GIB
+    return None if total is None else max(round(total / spread.gpus - offloaded), 0)
 
 
 def _reserve(asked: Asked, model: Architecture, spread: Spread, limits: Limits) -> int | None:

@@ -77,6 +77,25 @@ def test_nothing_is_said_of_sizes_without_a_gpu(tmp_path: Path, gpu: str | None)
     assert ids(tmp_path, "concurrency: 4\n", config=LLAMA_8B, gpu=gpu) == set()
 
 
+def test_a_feature_that_is_not_given_is_told_by_where_it_would_stand(tmp_path: Path) -> None:
+    """With speculation, too, whose key has nothing to do with memory."""
+    ngram = "speculative: {method: ngram, num_speculative_tokens: 3, prompt_lookup_max: 3}\n"
+    example = Example(profile=f"concurrency: 1\n{ngram}", config=LLAMA_8B, gpu="L4")
+    (finding,) = check_example(example, tmp_path).findings
+    assert finding.rule.id == "KVS101"
+    assert finding.message.startswith("vllm_features has no max_model_len")
+
+
+def test_weights_that_are_only_estimated_are_no_error_at_the_edge(tmp_path: Path) -> None:
+    """A family that is not counted exactly may be some percent smaller than its shape says."""
+    profile = "concurrency: 1\nvllm_features: {max_model_len: 512}\n"
+    fewer = LLAMA_8B | {"num_hidden_layers": 31}
+    assert ids(tmp_path, profile, config=fewer, gpu="T4") & {"KVS100"} == set()
+    unknown = LLAMA_8B | {"model_type": "new"}
+    assert "KVS100" not in ids(tmp_path, profile, config=unknown, gpu="T4")
+    assert ids(tmp_path, profile, config=LLAMA_8B, gpu="T4") == {"KVS100"}
+
+
 def test_two_gpus_hold_what_one_does_not(tmp_path: Path) -> None:
     """16-bit Llama-8B: not on one T4, but on two."""
     one = "concurrency: 2\nvllm_features: {max_model_len: 2048}\n"

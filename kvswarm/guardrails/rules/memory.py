@@ -18,6 +18,8 @@ from kvswarm.serving.gpus import GIB
 VLLM: Final = ("vllm",)
 MOST_UTILIZATION: Final = 0.98
 """Above, there is no room for the CUDA context, which is there before vLLM looks."""
+UNSURE_SHARE: Final = 0.1
+"""Of the weights, where parameters are estimated from the model's shape."""
 LLAMA_8B: Final[dict[str, Any]] = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 128256,
     "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
@@ -35,9 +37,24 @@ def _gib(size: float) -> str:
     return f"{size / GIB:.1f} GiB"
 
 
-def _weights_fit(figures: Estimate) -> bool:
+def _sure_weights(figures: Estimate) -> float | None:
+    """Bytes of weights per GPU that there are for certain."""
     weights = figures.weights_bytes_per_gpu
+    if weights is None or figures.parameters_are_exact:
+        return weights
+    return weights * (1 - UNSURE_SHARE)
+
+
+def _weights_fit(figures: Estimate) -> bool:
+    weights = _sure_weights(figures)
     return weights is None or weights < _used(figures)
+
+
+def _at(facts: Facts, key: str, what: str) -> Found:
+    """Make a finding at a feature, or where it would stand."""
+    if key in facts.features:
+        return facts.at(key, what)
+    return Found(path=("vllm_features",), what=what)
 
 
 def _too_large(facts: Facts) -> Iterator[Found]:
@@ -48,7 +65,7 @@ def _too_large(facts: Facts) -> Iterator[Found]:
         f"asks {figures.gpus} x {figures.device} to hold {_gib(figures.weights_bytes_per_gpu)} of "
         f"weights each, and {_gib(_used(figures))} may be used"
     )
-    yield facts.at("tensor_parallel_size", what)
+    yield _at(facts, "tensor_parallel_size", what)
 
 
 def _needed(figures: Estimate) -> int | None:
@@ -69,13 +86,13 @@ def _longest_never_fits(facts: Facts) -> Iterator[Found]:
     needed = None if figures is None else _needed(figures)
     if figures is None or needed is None:
         return
-    room = _used(figures) - (figures.weights_bytes_per_gpu or 0)
+    room = _used(figures) - (_sure_weights(figures) or 0)
     if needed > room:
         what = (
             f"{_length(facts, figures)}: one such sequence takes {_gib(needed)} of KV cache per "
             f"GPU, and at most {_gib(room)} are left beside the weights"
         )
-        yield facts.at("max_model_len", what)
+        yield _at(facts, "max_model_len", what)
 
 
 def _longest_hardly_fits(facts: Facts) -> Iterator[Found]:
@@ -83,13 +100,13 @@ def _longest_hardly_fits(facts: Facts) -> Iterator[Found]:
     needed = None if figures is None else _needed(figures)
     if figures is None or needed is None or figures.kv_cache_bytes_per_gpu is None:
         return
-    room = _used(figures) - (figures.weights_bytes_per_gpu or 0)
+    room = _used(figures) - (_sure_weights(figures) or 0)
     if figures.kv_cache_bytes_per_gpu < needed <= room:
         what = (
             f"{_length(facts, figures)}: one such sequence takes {_gib(needed)} of KV cache per "
             f"GPU, and about {_gib(max(figures.kv_cache_bytes_per_gpu, 0))} are left for it"
         )
-        yield facts.at("max_model_len", what)
+        yield _at(facts, "max_model_len", what)
 
 
 def _too_many(facts: Facts) -> Iterator[Found]:
@@ -117,7 +134,7 @@ def _longer_than_the_model(facts: Facts) -> Iterator[Found]:
     overrides = facts.value("hf_overrides") or facts.value("rope_scaling")
     if asked > model.max_positions and not overrides:
         what = f"is {asked}, and the model was made for {model.max_positions}"
-        yield facts.at("max_model_len", what)
+        yield _at(facts, "max_model_len", what)
 
 
 RULES: Final = (
