@@ -11,10 +11,14 @@ from typing import Any
 import pytest
 from examples import check_example
 
+from kvswarm.guardrails.deployments import deployment_of
 from kvswarm.guardrails.facts import Deployment
 from kvswarm.guardrails.rule import Example
 from kvswarm.guardrails.rules.memory import LLAMA_8B
 from kvswarm.guardrails.rules.quantization import AWQ
+from kvswarm.kserve.scaling import Scaling
+from kvswarm.kserve.sources import model_source
+from kvswarm.kserve.wanted import Wanted
 
 FP8 = LLAMA_8B | {"quantization_config": {"quant_method": "fp8"}}
 COMPRESSED = LLAMA_8B | {"quantization_config": {"quant_method": "compressed-tensors"}}
@@ -183,3 +187,20 @@ def test_a_gpu_that_is_not_known_is_refused(arguments: tuple[str, ...], words: s
     done = validate("--profile", "standard", *arguments)
     assert done.returncode == 2
     assert words in done.stderr
+
+
+def test_what_is_asked_of_kserve_is_held_against_the_rules(tmp_path: Path) -> None:
+    """The same wishes that the manifests are made of; `kvswarm manifest` sets timeout and /dev/shm."""
+    wanted = Wanted(
+        backend="vllm",
+        service="llm",
+        namespace="default",
+        source=model_source("hf://org/model"),
+        features={"tensor_parallel_size": 2},
+        image="vllm/vllm-openai",
+        scaling=Scaling(min_replicas=0),
+    )
+    deployment = deployment_of(wanted)
+    assert (deployment.gpus, deployment.storage, deployment.timeout_s) == (2, "hf", 1800.0)
+    profile = "vllm_features: {tensor_parallel_size: 2}\n"
+    assert ids(tmp_path, profile, deployment=deployment) == {"KVS155", "KVS158"}
