@@ -183,7 +183,8 @@ def _max_positions(text: Mapping[str, Any]) -> int | None:
     if not _is_number(factor) or "gemma3" in str(text.get("model_type")):
         return longest
     kind = scaling.get("rope_type", scaling.get("type"))
-    if kind in {"linear", "dynamic"}:
+    # A tuple, not a set: the file may hold anything here, a list too, which no set can look up.
+    if kind in ("linear", "dynamic"):
         return int(longest * float(str(factor)))
     original = _count(scaling, "original_max_position_embeddings")
     if kind == "yarn" and original:
@@ -242,7 +243,7 @@ def _experts(text: Mapping[str, Any], layers: int) -> Experts | None:
     step = _count(text, "decoder_sparse_step", "interleave_moe_layer_step", "moe_layer_freq") or 1
     dense_first = _count(text, "first_k_dense_replace") or 0
     dense_named = text.get("mlp_only_layers")
-    dense = set(dense_named) if isinstance(dense_named, list) else set()
+    dense = dense_named if isinstance(dense_named, list) else []
     sparse = [at for at in range(dense_first, layers) if (at + 1) % step == 0 and at not in dense]
     shared = _count(text, "n_shared_experts", "num_shared_experts") or 0
     shared_width = _count(text, "shared_expert_intermediate_size")

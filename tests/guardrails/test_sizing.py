@@ -10,15 +10,19 @@ from typing import Any
 
 import pytest
 from examples import check_example
+from hypothesis import given
+from hypothesis import strategies as st
 
+from kvswarm.guardrails.check import check_profile
 from kvswarm.guardrails.deployments import deployment_of
-from kvswarm.guardrails.facts import Deployment
+from kvswarm.guardrails.facts import Deployment, Server
 from kvswarm.guardrails.rule import Example
 from kvswarm.guardrails.rules.memory import LLAMA_8B
 from kvswarm.guardrails.rules.quantization import AWQ
 from kvswarm.kserve.scaling import Scaling
 from kvswarm.kserve.sources import model_source
 from kvswarm.kserve.wanted import Wanted
+from kvswarm.profiles.overrides import Overrides
 
 FP8 = LLAMA_8B | {"quantization_config": {"quant_method": "fp8"}}
 COMPRESSED = LLAMA_8B | {"quantization_config": {"quant_method": "compressed-tensors"}}
@@ -204,3 +208,30 @@ def test_what_is_asked_of_kserve_is_held_against_the_rules(tmp_path: Path) -> No
     assert (deployment.gpus, deployment.storage, deployment.timeout_s) == (2, "hf", 1800.0)
     profile = "vllm_features: {tensor_parallel_size: 2}\n"
     assert ids(tmp_path, profile, deployment=deployment) == {"KVS155", "KVS158"}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 9000) | st.floats(0, 9) | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=4,
+)
+KEYS = (
+    *LLAMA_8B, "num_local_experts", "num_experts_per_tok", "moe_intermediate_size", "kv_lora_rank",
+    "qk_rope_head_dim", "layer_types", "sliding_window", "quantization_config", "text_config",
+    "rope_scaling", "head_dim", "first_k_dense_replace", "decoder_sparse_step", "mlp_only_layers",
+)  # fmt: skip
+
+
+@given(
+    changes=st.dictionaries(st.sampled_from(KEYS), JSON, max_size=5),
+    gpu=st.sampled_from(["T4", "H100", "MI250", "A30", "nothing known"]),
+    tensor=st.sampled_from([1, 3, 8]),
+)
+def test_no_models_config_is_too_odd_for_the_rules(
+    changes: dict[str, Any], gpu: str, tensor: int
+) -> None:
+    """Whatever somebody hands in by --model: findings or none, and nothing raised."""
+    overrides = Overrides(settings=(f"vllm_features.tensor_parallel_size={tensor}",))
+    server = Server(config=LLAMA_8B | changes, gpu=gpu)
+    checked = check_profile("standard", overrides, server)
+    assert all(finding.message for finding in checked.findings)
