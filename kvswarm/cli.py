@@ -19,6 +19,7 @@ from kvswarm.commands.in_cluster_options import in_cluster_asked, in_cluster_opt
 from kvswarm.commands.manifest_options import manifest_options
 from kvswarm.commands.run_flags import Processes, run_options
 from kvswarm.commands.service_options import service_asked, service_options
+from kvswarm.commands.validate_options import validate_options
 from kvswarm.errors import EXIT_INTERRUPTED, KvswarmError, UsageError
 from kvswarm.serving.versions import NEWEST
 
@@ -110,6 +111,9 @@ def commands() -> None:
     metavar="PORT",
     help="Let the run's directory be fetched there; with --in-cluster default: 5559.",
 )
+@click.option(
+    "--no-validate", "skip_rules", is_flag=True, help="Run also what `kvswarm validate` refuses."
+)
 @click.option("--list-profiles", is_flag=True, help="List the packaged profiles and leave.")
 @click.option("--dry-run", is_flag=True, help="Show what would run, and do nothing.")
 @click.option(
@@ -132,6 +136,7 @@ def run(  # noqa: PLR0913, PLR0917 - one per flag
     serve_version: str | None,
     serve_timeout: float | None,
     hand_over_port: int | None,
+    skip_rules: bool,
     list_profiles: bool,
     dry_run: bool,
     as_json: bool,
@@ -169,6 +174,7 @@ def run(  # noqa: PLR0913, PLR0917 - one per flag
             serve=_serve(serve, serve_version, serve_timeout),
             service=service_asked(values),
             dry_run=dry_run,
+            validated=not skip_rules,
             as_json=as_json,
             argv=_redacted(sys.argv[1:]),
         )
@@ -309,6 +315,18 @@ def profiles(  # noqa: PLR0913, PLR0917 - one per flag
     else:
         show_profiles(use_case, as_json=as_json)
     return 0
+
+
+@commands.command()
+@validate_options
+def validate(**values: Any) -> int:
+    """Check a profile for what would crash, lie or waste a GPU hour; exit code 2 on an error.
+
+    Example: kvswarm validate --profile quantization/fp8 --runtime-version 0.24.0
+    """
+    from kvswarm.commands.validate import validate_typed  # noqa: PLC0415 - keeps --help quick
+
+    return validate_typed(values)
 
 
 @commands.command()

@@ -13,7 +13,7 @@ from kvswarm.commands.load import RunRequest
 from kvswarm.commands.serve import server_command
 from kvswarm.commands.service_options import check_service, without_gateway
 from kvswarm.errors import UsageError
-from kvswarm.profiles.load import load_profile
+from kvswarm.profiles.load import Written, load_written
 from kvswarm.profiles.model import Profile
 from kvswarm.rundir import new_run_dir
 from kvswarm.stream.target import TLS, Target, check_untraced
@@ -24,9 +24,9 @@ from kvswarm.telemetry.sources import sources_of
 from kvswarm.workload.workload import open_workload
 
 
-def profile_of(request: RunRequest) -> Profile:
+def written_of(request: RunRequest) -> Written:
     """Load the profile as the flags refine it. Raises ProfileError or UsageError."""
-    return load_profile(request.values["profile"], overrides_of(request.values))
+    return load_written(request.values["profile"], overrides_of(request.values))
 
 
 def check(request: RunRequest, profile: Profile) -> None:

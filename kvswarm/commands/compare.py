@@ -67,6 +67,7 @@ def compare_typed(values: Mapping[str, Any], argv: tuple[str, ...]) -> int:
                 values={option.key: values.get(option.key) for option in OPTIONS} | {"model": None},
                 headers=values["headers"],
                 processes=values["processes"],
+                validated=not values["skip_rules"],
                 argv=argv,
             ),
             context=values["context"],

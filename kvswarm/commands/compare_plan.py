@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from kvswarm.commands.checks import check, profile_of
+from kvswarm.commands.checks import check, written_of
 from kvswarm.commands.compare_variants import FLAG, STORAGE_KEYS, Asked, Variant, variants_of
+from kvswarm.commands.guard import guard_deployed
 from kvswarm.commands.load import RunRequest
 from kvswarm.commands.manifest import ManifestRequest, decide, placed, typed_request
 from kvswarm.commands.serve import has_warmup
@@ -110,7 +111,7 @@ def plan(request: CompareRequest) -> Plan:
     """Decide and check everything. Raises KvswarmError for the first that cannot be."""
     given = [read_setting(text).key for text in request.run.values.get("set") or ()]
     _check_flags(request, given)
-    plain = profile_of(request.run)
+    plain = written_of(request.run).profile
     values, notes = _with_warmup(request.run.values, plain)
     request = replace(request, run=replace(request.run, values=values))
     asked = Asked(
@@ -121,15 +122,19 @@ def plan(request: CompareRequest) -> Plan:
         vllm_version=request.manifest["vllm_version"],
     )
     planned = []
+    told: set[str] = set()
     wanted: ManifestRequest | None = None
     for variant in variants_of(asked, server_features(plain)):
         settings = (*(values.get("set") or ()), *variant.settings(given))
         try:
             wanted = _wanted(request, variant, settings)
             run = _run(request, wanted)
-            profile = profile_of(run)
+            written = written_of(run)
+            profile = written.profile
             check(run, profile)
             decided = decide(wanted, profile)
+            if run.validated:
+                guard_deployed(placed(wanted, profile)[0], written, told)
         except KvswarmError as error:
             raise type(error)(f"{variant.text}: {error.message}", fix=error.fix) from error
         planned.append(

@@ -14,17 +14,20 @@ from typing import Any, Final
 
 import click
 
-from kvswarm.commands.manifest import decided_manifests, show, typed_request
+from kvswarm.commands.guard import guard_deployed
+from kvswarm.commands.manifest import decide, placed, show, typed_request
 from kvswarm.kserve.applying import command_line, judge
 from kvswarm.kserve.cluster import Cluster
 from kvswarm.kserve.deploying import Deployment, DeployOptions, deploy
 from kvswarm.kserve.deployment_file import default_directory, new_directory
 from kvswarm.kserve.manifests import Manifests
 from kvswarm.kserve.teardown import TeardownOptions, teardown
+from kvswarm.profiles.load import load_written
+from kvswarm.profiles.overrides import Overrides
 
 ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
 OTHERS: Final = frozenset(
-    {"context", "dry_run", "timeout_s", "schedule_timeout_s", "keep", "force", "out"}
+    {"context", "dry_run", "timeout_s", "schedule_timeout_s", "keep", "force", "skip_rules", "out"}
 )
 """Flags that say nothing of what is deployed."""
 
@@ -32,7 +35,10 @@ OTHERS: Final = frozenset(
 def deploy_typed(values: Mapping[str, Any]) -> None:
     """Deploy by the flags. Raises UsageError, ProfileError, RunDirError or ClusterError."""
     request = typed_request(values)
-    decided = decided_manifests(request)
+    written = load_written(request.profile, Overrides(settings=request.settings))
+    decided = decide(request, written.profile)
+    if not values["skip_rules"]:
+        guard_deployed(placed(request, written.profile)[0], written)
     if values["dry_run"] == "client":
         show(decided)
         return

@@ -43,6 +43,12 @@ DEPLOY: Final = (
     click.option("--keep", is_flag=True, help="Leave what was made where it does not get ready."),
     click.option("--force", is_flag=True, help="Also change what kvswarm does not manage."),
     click.option(
+        "--no-validate",
+        "skip_rules",
+        is_flag=True,
+        help="Deploy also what `kvswarm validate` refuses.",
+    ),
+    click.option(
         "--out", type=click.Path(path_type=Path), metavar="DIR", help="Where deployment.json goes."
     ),
 )

@@ -22,7 +22,8 @@ from urllib.parse import urlsplit
 
 import click
 
-from kvswarm.commands.checks import check_flags, profile_of
+from kvswarm.commands.checks import check_flags, written_of
+from kvswarm.commands.guard import guard_run
 from kvswarm.commands.in_cluster_options import InCluster
 from kvswarm.commands.load import FAR_WORKERS_WAIT_S, RunRequest
 from kvswarm.commands.report import report, show
@@ -62,8 +63,10 @@ FLAGS_PASSED_ON: Final = ("insecure", "traceparent")
 def run_on_cluster(request: RunRequest, asked: InCluster) -> int:
     """Make a run on a cluster; give its exit code. Raises KvswarmError."""
     _check_flags(request, asked)
-    profile = profile_of(request)
+    written = written_of(request)
+    profile = written.profile
     check_flags(_as_checked_here(request), profile)
+    guard_run(request, written)
     if request.baseline is not None and _names_files(profile):
         raise UsageError(
             f"--baseline {request.baseline} with --in-cluster: the profile names files, which have "

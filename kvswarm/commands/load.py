@@ -69,6 +69,8 @@ class RunRequest:
     processes: int | None = None
     master: Master | None = None
     dry_run: bool = False
+    validated: bool = True
+    """Whether the rules are applied before anything is sent."""
     as_json: bool = False
     baseline: Path | None = None
     """Run directory to compare with."""

@@ -69,12 +69,7 @@ class ManifestRequest:
 
 def show_manifest(request: ManifestRequest) -> None:
     """Print the manifests. Raises UsageError or ProfileError."""
-    show(decided_manifests(request))
-
-
-def decided_manifests(request: ManifestRequest) -> Manifests:
-    """Decide the manifests. Raises UsageError or ProfileError."""
-    return decide(request, load_profile(request.profile, Overrides(settings=request.settings)))
+    show(decide(request, load_profile(request.profile, Overrides(settings=request.settings))))
 
 
 def show(decided: Manifests) -> None:

@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from kvswarm.commands.checks import check, profile_of
+from kvswarm.commands.checks import check, written_of
 from kvswarm.commands.dry_run import plan_of
+from kvswarm.commands.guard import guard_run
 from kvswarm.commands.load import RunRequest
 from kvswarm.commands.measure import measure
 from kvswarm.commands.sweep import sweep
@@ -34,8 +35,10 @@ def run(request: RunRequest) -> int:
         return handed_over(lambda: run(here), wanted)
     if request.sweep is not None:
         return sweep(request, request.sweep)
-    profile = profile_of(request)
+    written = written_of(request)
+    profile = written.profile
     check(request, profile)
+    guard_run(request, written)
     if request.dry_run:
         Console(soft_wrap=True).print_json(data=plan_of(request, profile))
         return 0

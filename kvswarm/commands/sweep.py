@@ -18,8 +18,9 @@ from typing import Final
 from rich.console import Console
 
 from kvswarm.analysis.baseline import differences
-from kvswarm.commands.checks import check, profile_of
+from kvswarm.commands.checks import check, written_of
 from kvswarm.commands.dry_run import plan_of
+from kvswarm.commands.guard import guard_run
 from kvswarm.commands.load import RunRequest
 from kvswarm.commands.measure import measure
 from kvswarm.commands.series import (
@@ -108,17 +109,19 @@ def _check_flags(request: RunRequest, swept: Swept) -> None:
 def _plan(request: RunRequest, swept: Swept) -> list[Planned]:
     """Make the runs and check them all. Raises KvswarmError for the first that cannot be."""
     planned = []
+    warned: set[str] = set()
     for value in swept.values:
         settings = (*(request.values.get("set") or ()), f"{swept.key}={value.text}")
         values = {**request.values, "set": settings, "out": None}
         each = replace(request, values=values, sweep=None, quiet=True)
         try:
-            profile = profile_of(each)
-            check(each, profile)
+            written = written_of(each)
+            check(each, written.profile)
+            guard_run(each, written, warned)
         except (ProfileError, UsageError) as error:
             told = error.message.replace(f"--set {swept.key}", f"{FLAG} {swept.key}")
             raise UsageError(told, fix=error.fix) from error
-        planned.append(Planned(each, profile))
+        planned.append(Planned(each, written.profile))
     return planned
 
 

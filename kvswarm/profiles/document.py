@@ -1,4 +1,4 @@
-"""Read one YAML file into plain values, and remember the line of every key.
+"""Read one YAML file into plain values, and remember the place of every key.
 
 In:  the text of a profile.
 Out: a `Document`: values, and where each was written. Duplicate keys, keys that are no text
@@ -16,7 +16,7 @@ from typing import Any, Final
 import yaml
 
 from kvswarm.errors import ProfileError
-from kvswarm.profiles.problems import KeyPath, Place, Problem, seen
+from kvswarm.profiles.problems import KeyPath, Place, Problem, profile_error, seen
 
 MAX_VALUES: Final = 20_000
 """Aliases can make a short file expand without end; no honest profile comes near this."""
@@ -69,7 +69,7 @@ class _Reading:
                 f"{self.source}:{line}: too large or nested too deep for a profile",
                 fix="Write the values out; aliases (*name) must not hold one another.",
             )
-        self.places.setdefault(path, Place(self.source, line))
+        self.places.setdefault(path, Place(self.source, line, node.start_mark.column + 1))
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
@@ -113,13 +113,15 @@ class _Reading:
                     key_node, path, f"has the key {seen(key)}, not text", "Put the key in quotes."
                 )
                 continue
-            self.places[*path, key] = Place(self.source, key_node.start_mark.line + 1)
+            mark = key_node.start_mark
+            self.places[*path, key] = Place(self.source, mark.line + 1, mark.column + 1)
             made[key] = self.value(value_node, (*path, key))
         return made
 
     def problem(self, node: yaml.Node, path: KeyPath, what: str, fix: str) -> None:
         """Note a finding at a node."""
-        place = Place(self.source, node.start_mark.line + 1)
+        mark = node.start_mark
+        place = Place(self.source, mark.line + 1, mark.column + 1)
         self.problems.append(Problem(place, path, what, fix))
 
 
@@ -150,11 +152,10 @@ def read_document(path: Path, source: str) -> tuple[Document, list[Problem]]:
         values = reading.mapping(root, ())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = None if mark is None else mark.line + 1
-        raise ProfileError(
-            f"{Place(source, line)}: not YAML: {error.problem or error.context}",
-            fix="Check the indentation, colons and quotes around that line.",
-        ) from error
+        place = Place(source) if mark is None else Place(source, mark.line + 1, mark.column + 1)
+        what = f"not YAML: {error.problem or error.context}"
+        fix = "Check the indentation, colons and quotes around that line."
+        raise profile_error(source, [Problem(place, (), what, fix)]) from error
     except yaml.YAMLError as error:
         raise ProfileError(f"{source}: not YAML: {error}", fix="Save it as plain text.") from error
     return Document(source, values, reading.places), reading.problems

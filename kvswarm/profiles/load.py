@@ -42,16 +42,42 @@ class PackagedProfile:
     expect: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """A profile with its values as they were written, and the place of each."""
+
+    profile: Profile
+    document: Document
+    parts: tuple[Written, ...] = ()
+    """The same of each profile of a mix."""
+
+    @property
+    def senders(self) -> tuple[Written, ...]:
+        """Those that requests are made by: the parts of a mix, or this one alone."""
+        return self.parts or (self,)
+
+
 def load_profile(name_or_path: str, overrides: Overrides | None = None) -> Profile:
     """Load a profile that comes with kvswarm, or a file.
 
     What holds a separator or ends in .yaml or .yml is a path, unless it is a packaged name such as
     quantization/fp8. Raises ProfileError.
     """
+    return load_written(name_or_path, overrides).profile
+
+
+def load_written(name_or_path: str, overrides: Overrides | None = None) -> Written:
+    """Load a profile, and keep where each of its values was written. Raises ProfileError."""
     layered = layers_of(name_or_path, overrides)
     document = layered.finished()
-    mix = _mix_parts(document, layered.of_parts) if layered.has_mix else ()
-    return resolve(document, name=_name(layered.path), source=str(layered.path.resolve()), mix=mix)
+    parts = _mix_parts(document, layered.of_parts) if layered.has_mix else ()
+    profile = resolve(
+        document,
+        name=_name(layered.path),
+        source=str(layered.path.resolve()),
+        mix=tuple(MixPart(weight=weight, profile=part.profile) for weight, part in parts),
+    )
+    return Written(profile=profile, document=document, parts=tuple(part for _, part in parts))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,17 +157,21 @@ def _name(path: Path) -> str:
     return path.stem
 
 
-def _mix_parts(document: Document, overrides: Overrides) -> tuple[MixPart, ...]:
-    """Load the profiles of a mix. Their requests come from the mix's seed, wherever they are."""
+def _mix_parts(document: Document, overrides: Overrides) -> tuple[tuple[float, Written], ...]:
+    """Load the profiles of a mix, with their weights.
+
+    Their requests come from the mix's seed, wherever they are.
+    """
     parts = []
     for name, weight in document.values["mix"].items():
         try:
-            profile = load_profile(name, overrides)
+            part = load_written(name, overrides)
         except ProfileError as error:
             place = document.place(("mix", name))
             raise ProfileError(f"{place}: mix: {error.message}", fix=error.fix) from error
         seed = int(document.values.get("seed", 0))
-        parts.append(MixPart(weight=float(weight), profile=replace(profile, seed=seed)))
+        seeded = replace(part, profile=replace(part.profile, seed=seed))
+        parts.append((float(weight), seeded))
     return tuple(parts)
 
 

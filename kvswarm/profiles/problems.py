@@ -21,13 +21,22 @@ KeyPath = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a value was written: a file and its line, or a flag of the command line."""
+    """Where a value was written: a file, with line and column, or a flag of the command line."""
 
     source: str
     line: int | None = None
+    column: int | None = None
 
     def __str__(self) -> str:
         return self.source if self.line is None else f"{self.source}:{self.line}"
+
+
+class BrokenProfileError(ProfileError):
+    """A profile with problems, each of which has its place."""
+
+    def __init__(self, message: str, *, fix: str, problems: Sequence[Problem]) -> None:
+        super().__init__(message, fix=fix)
+        self.problems = tuple(problems)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +81,11 @@ def nearest(name: object, names: Iterable[str]) -> str:
 def profile_error(source: str, problems: Sequence[Problem]) -> ProfileError:
     """Make one error of all problems; a single one keeps its own remedy."""
     if len(problems) == 1:
-        return ProfileError(problems[0].sentence, fix=problems[0].fix)
+        return BrokenProfileError(problems[0].sentence, fix=problems[0].fix, problems=problems)
     in_order = sorted(problems, key=lambda problem: (problem.place.source, problem.place.line or 0))
     listed = "".join(f"\n  {problem.sentence}\n    {problem.fix}" for problem in in_order)
-    return ProfileError(
+    return BrokenProfileError(
         f"{source}: {len(problems)} problems{listed}",
         fix="Every key, with its unit and default, is in docs/profiles.md.",
+        problems=in_order,
     )

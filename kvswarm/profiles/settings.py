@@ -69,9 +69,10 @@ def settings_layer(base: Document, settings: Sequence[Setting]) -> Document:
     for setting in settings:
         value, found = _read(setting)
         if not found:
-            _start(base, layer, setting.path[0])
+            places = _start(base, layer, setting.path[0]) | places
             found = _put(layer.values, setting, value)
         if not found:
+            places = {path: place for path, place in places.items() if not _within(path, setting)}
             places[setting.path] = Place(setting.source)
         problems += found
     if problems:
@@ -87,10 +88,17 @@ def _read(setting: Setting) -> tuple[Any, list[Problem]]:
     return read_value(setting.text, setting.path, setting.source)
 
 
-def _start(base: Document, layer: Document, key: str) -> None:
-    """Begin with what the profile has: the layer will stand in its place."""
-    if key not in layer.values and key in base.values:
-        layer.values[key] = copy.deepcopy(base.values[key])
+def _start(base: Document, layer: Document, key: str) -> dict[KeyPath, Place]:
+    """Begin with what the profile has, as the layer will stand in its place; give its places."""
+    if key in layer.values or key not in base.values:
+        return {}
+    layer.values[key] = copy.deepcopy(base.values[key])
+    return {path: place for path, place in base.places.items() if path and path[0] == key}
+
+
+def _within(path: KeyPath, setting: Setting) -> bool:
+    """Whether a place belongs to what a setting replaces."""
+    return path[: len(setting.path)] == setting.path
 
 
 def _put(values: dict[str, Any], setting: Setting, value: Any) -> list[Problem]:

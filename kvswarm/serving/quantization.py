@@ -185,8 +185,11 @@ def _mlp_parameters(config: Mapping[str, Any], layer: int) -> int:
         experts = _count(config, "num_local_experts")
         return experts * (3 * hidden * _count(config, "intermediate_size") + hidden)
     if kind == "qwen3_moe":
-        dense = layer in config.get("mlp_only_layers", ())
-        if not dense and (layer + 1) % config.get("decoder_sparse_step", 1) == 0:
+        named = config.get("mlp_only_layers")
+        dense = isinstance(named, list) and layer in named
+        given = config.get("decoder_sparse_step") is not None
+        every = _count(config, "decoder_sparse_step") if given else 1
+        if not dense and (layer + 1) % every == 0:
             experts = _count(config, "num_experts")
             return experts * (3 * hidden * _count(config, "moe_intermediate_size") + hidden)
     width = _count(config, "intermediate_size")
@@ -196,12 +199,12 @@ def _mlp_parameters(config: Mapping[str, Any], layer: int) -> int:
 
 def _known_kind(config: Mapping[str, Any]) -> str:
     kind = config.get("model_type")
-    if kind not in DENSE | EXPERTS:
+    if not isinstance(kind, str) or kind not in DENSE | EXPERTS:
         raise ProfileError(
             f"config.json: model_type is {kind!r}, whose parameters kvswarm cannot count",
             fix=f"It counts {', '.join(sorted(DENSE | EXPERTS))}; for others see the model's page.",
         )
-    return str(kind)
+    return kind
 
 
 def _text(config: Mapping[str, Any]) -> Mapping[str, Any]:
