@@ -13,12 +13,14 @@ from typing import Final
 
 from kvswarm.errors import UsageError
 from kvswarm.guardrails.rule import Rule
-from kvswarm.guardrails.rules import load, profile
+from kvswarm.guardrails.rules import flags, load, profile, speculation
 from kvswarm.profiles.problems import nearest
 
 THEMES: Final = (
     ("The profile", profile.RULES),
     ("The load", load.RULES),
+    ("Flags of the server", flags.RULES),
+    ("Speculative decoding", speculation.RULES),
 )
 """Title and rules of each file of `rules/`."""
 
