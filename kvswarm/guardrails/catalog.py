@@ -13,12 +13,23 @@ from typing import Final
 
 from kvswarm.errors import UsageError
 from kvswarm.guardrails.rule import Rule
-from kvswarm.guardrails.rules import gpu, kserve, load, memory, profile, quantization
+from kvswarm.guardrails.rules import (
+    flags,
+    gpu,
+    kserve,
+    load,
+    memory,
+    profile,
+    quantization,
+    speculation,
+)
 from kvswarm.profiles.problems import nearest
 
 THEMES: Final = (
     ("The profile", profile.RULES),
     ("The load", load.RULES),
+    ("Flags of the server", flags.RULES),
+    ("Speculative decoding", speculation.RULES),
     ("Memory", memory.RULES),
     ("GPUs", gpu.RULES),
     ("Quantization", quantization.RULES),

@@ -58,7 +58,16 @@ def vllm_flags(features: Mapping[str, Any], version: str) -> ServerFlags:
     A key that the version has no more, or not yet, is left out with a note; null is not given.
     Raises ProfileError: naming every unknown key and impossible value, or a version that is none.
     """
-    page = _Page(vllm_version(version))
+    flags, problems = read_flags(features, vllm_version(version))
+    raise_problems(problems)
+    return flags
+
+
+def read_flags(
+    features: Mapping[str, Any], version: Version
+) -> tuple[ServerFlags, tuple[Problem, ...]]:
+    """Resolve as `vllm_flags` does, and give what is wrong; the flags are then of no use."""
+    page = _Page(version)
     given = _spelled(features, page.problems)
     speculation_written = False
     for key, value in given.items():
@@ -68,17 +77,44 @@ def vllm_flags(features: Mapping[str, Any], version: str) -> ServerFlags:
             speculation_written = True
             speculation = read_speculation(given, page.problems)
             if speculation is not None:
-                flags = speculation_flags(speculation, page.version, page.problems, page.notes)
-                page.arguments += flags
-                if not flags:
+                drafting = speculation_flags(speculation, page.version, page.problems, page.notes)
+                page.arguments += drafting
+                if not drafting:
                     page.left_out.append("speculative")
-                if key in OLDER_KEYS and "--speculative-config" in flags:
+                if key in OLDER_KEYS and "--speculative-config" in drafting:
                     note = f"{key} and its kin are --speculative-config in vLLM {page.version}."
                     page.notes.append(note)
-    raise_problems(page.problems)
-    return ServerFlags(
+    flags = ServerFlags(
         tuple(page.arguments), page.environment, tuple(page.notes), tuple(page.left_out)
     )
+    return flags, tuple(page.problems)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What has become of a key in a version of vLLM."""
+
+    flag: str | None
+    """The flag or variable that it is there; None: it is none."""
+    gone_since: Version | None = None
+    came_with: Version | None = None
+    remedy: str = ""
+    """What to do where it is gone."""
+
+
+def standing(key: str, version: Version) -> Standing:
+    """Tell what a known key is in a version: a flag, gone, or still to come."""
+    entry = known_keys()[key]
+    forms = entry.get("forms", [{}])
+    form = next((form for form in forms if version in span_of(form)), None)
+    if form is not None:
+        return Standing(_flag(key, form))
+    spans = [span_of(form) for form in forms]
+    if all(span.after(version) for span in spans):
+        until = max(span.until for span in spans if span.until)
+        return Standing(None, gone_since=until, remedy=entry["gone"])
+    since = min(span.since for span in spans if span.since and span.before(version))
+    return Standing(None, came_with=since)
 
 
 def flags_as_text(flags: ServerFlags) -> str:
@@ -129,7 +165,7 @@ def _write(key: str, value: Any, given: Mapping[str, Any], page: _Page) -> None:
         return
     form = next((form for form in entry.get("forms", [{}]) if page.version in span_of(form)), None)
     if form is None:
-        page.notes.append(_left_out(key, entry, page.version))
+        page.notes.append(_left_out(key, page.version))
         page.left_out.append(key)
         return
     if entry["kind"] == "quantization":
@@ -152,13 +188,11 @@ def _wrong_member(entry: Mapping[str, Any], value: Any) -> str | None:
     return f"holds {unknown[0]!r}, which is no part of it.{nearest(unknown[0], entry['members'])}"
 
 
-def _left_out(key: str, entry: Mapping[str, Any], version: Version) -> str:
-    spans = [span_of(form) for form in entry["forms"]]
-    if all(span.after(version) for span in spans):
-        until = max(span.until for span in spans if span.until)
-        return f"{key} is left out: gone since vLLM {until}. {entry['gone']}"
-    since = min(span.since for span in spans if span.since and span.before(version))
-    return f"{key} is left out: it came with vLLM {since}, and this is {version}."
+def _left_out(key: str, version: Version) -> str:
+    found = standing(key, version)
+    if found.gone_since is not None:
+        return f"{key} is left out: gone since vLLM {found.gone_since}. {found.remedy}"
+    return f"{key} is left out: it came with vLLM {found.came_with}, and this is {version}."
 
 
 def _served_quantization(value: str, page: _Page) -> str | None:

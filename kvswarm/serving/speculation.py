@@ -224,11 +224,10 @@ def speculation_flags(
     speculation: Speculation, version: Version, problems: list[Problem], notes: list[str]
 ) -> tuple[str, ...]:
     """Write one version's flags; what it cannot do goes to `problems`, the rest to `notes`."""
-    rules = table("vllm_keys")["speculation"]
-    if version < vllm_version(rules["flags_since"]):
+    if version < flags_since():
         notes.append(
             f"speculation is left out: vLLM {version} has no flags for it, they came with "
-            f"{rules['flags_since']}."
+            f"{flags_since()}."
         )
         return ()
     spans = [span_of(entry) for entry in _methods()[speculation.method]["spans"]]
@@ -242,7 +241,7 @@ def speculation_flags(
         )
         return ()
     kept = _members_of_version(speculation, version, notes)
-    if version >= vllm_version(rules["config_since"]):
+    if version >= config_since():
         return ("--speculative-config", kept.to_json(str(version)))
     return _older_flags(kept, version, problems)
 
@@ -252,15 +251,28 @@ def _members_of_version(
 ) -> Speculation:
     kept = {}
     for name, value in speculation.others.items():
-        entry = _members()[name]
-        span = span_of(entry)
-        if "flag_since" in entry:
-            span = Span(vllm_version(entry["flag_since"]), span.until)
-        if version in span:
+        if version in member_span(name):
             kept[name] = value
         else:
             notes.append(f"speculative.{name} is left out: vLLM {version} has no such thing.")
     return replace(speculation, others=kept)
+
+
+def member_span(name: str) -> Span:
+    """Versions of vLLM that have one of `Speculation.others`, as a flag or in the JSON."""
+    entry = _members()[name]
+    span = span_of(entry)
+    return Span(vllm_version(entry["flag_since"]), span.until) if "flag_since" in entry else span
+
+
+def config_since() -> Version:
+    """The first version of vLLM that takes speculation as one JSON."""
+    return vllm_version(table("vllm_keys")["speculation"]["config_since"])
+
+
+def flags_since() -> Version:
+    """The first version of vLLM that speculates at all."""
+    return vllm_version(table("vllm_keys")["speculation"]["flags_since"])
 
 
 def _older_flags(
