@@ -17,10 +17,12 @@ from kvswarm.guardrails.rules import (
     flags,
     gpu,
     kserve,
+    kv_cache,
     load,
     memory,
     profile,
     quantization,
+    requests,
     speculation,
 )
 from kvswarm.profiles.problems import nearest
@@ -28,8 +30,10 @@ from kvswarm.profiles.problems import nearest
 THEMES: Final = (
     ("The profile", profile.RULES),
     ("The load", load.RULES),
+    ("Requests and what serves them", requests.RULES),
     ("Flags of the server", flags.RULES),
     ("Speculative decoding", speculation.RULES),
+    ("The KV cache, and CPUs", kv_cache.RULES),
     ("Memory", memory.RULES),
     ("GPUs", gpu.RULES),
     ("Quantization", quantization.RULES),
