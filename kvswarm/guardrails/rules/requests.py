@@ -20,13 +20,16 @@ LEGACY: Final = (
 """Fields of requests that vLLM had before `structured_outputs`."""
 WITHOUT_LEGACY: Final = Span(since=Version(0, 12, 0))
 STRUCTURED_SINCE: Final = Version(0, 11, 0)
+ALL_CHOICES_PARSED: Final = Version(0, 32, 0)
+"""From here on required and named choices need a parser, too; it may have come before."""
 BACKENDS: Final = ("auto", "xgrammar", "guidance", "outlines", "lm-format-enforcer")
 WITHOUT_GRAMMAR: Final = frozenset({"outlines", "lm-format-enforcer"})
 BASE: Final = "base"
 """In a profile's adapters: the model itself."""
 DEFAULT_RANK: Final = 16
 TOOLS: Final = "tools: [{type: function, ask: Add., function: {name: add}}]"
-"""Of the examples."""
+PARSED: Final = "vllm_features: {enable_auto_tool_choice: true, tool_call_parser: hermes}"
+"""Both of the examples."""
 
 
 def _legacy_fields(facts: Facts) -> Iterator[Found]:
@@ -84,16 +87,20 @@ def _enforcer_with_drafts(facts: Facts) -> Iterator[Found]:
         yield facts.at(found[0], "is lm-format-enforcer, beside speculation")
 
 
-def _auto_without_parser(facts: Facts) -> Iterator[Found]:
+def _calls_without_parser(facts: Facts) -> Iterator[Found]:
     lacking = [
         key for key in ("enable_auto_tool_choice", "tool_call_parser") if not facts.value(key)
     ]
     if not lacking:
         return
+    every = facts.server.version >= ALL_CHOICES_PARSED
     for written in facts.written.senders:
         calling = written.profile.tool_calling
-        if calling is not None and calling.choices.get("auto"):
-            what = f"has choice auto, and vllm_features lacks {' and '.join(lacking)}"
+        choices = [] if calling is None else [c for c, weight in calling.choices.items() if weight]
+        refused = [choice for choice in choices if every or choice == "auto"]
+        if refused:
+            what = f"has choice {' and '.join(refused)}, and vllm_features lacks "
+            what += " and ".join(lacking)
             yield Found(path=(_key_of_tools(written),), what=what, of=written)
 
 
@@ -247,20 +254,18 @@ RULES: Final = (
     ),
     Rule(
         id="KVS045",
-        title="Tool choice auto has a parser",
+        title="Tool calls have a parser",
         severity="error",
         scope="server",
-        check=_auto_without_parser,
+        check=_calls_without_parser,
         runtimes=VLLM,
-        reason="Every request with tool_choice auto is refused with status 400.",
-        source="seen with 0.32.0",
+        reason="Every request with tool_choice auto is refused with status 400, in 0.32 those with "
+        "required or a function's name, too.",
+        source="vllm/renderers/online_renderer.py of 0.32.0",
         fix="Give vllm_features.enable_auto_tool_choice: true and the tool_call_parser of the "
         "model.",
         bad=Example(profile=f"{TOOLS}\n"),
-        good=Example(
-            profile=f"{TOOLS}\nvllm_features: {{enable_auto_tool_choice: true, "
-            "tool_call_parser: hermes}\n"
-        ),
+        good=Example(profile=f"{TOOLS}\n{PARSED}\n"),
     ),
     Rule(
         id="KVS046",
@@ -273,9 +278,7 @@ RULES: Final = (
         source="vllm/entrypoints/launchers/cli_args.py of 0.32.0",
         fix="Add the tool_call_parser of the model.",
         bad=Example(profile="vllm_features: {enable_auto_tool_choice: true}\n"),
-        good=Example(
-            profile="vllm_features: {enable_auto_tool_choice: true, tool_call_parser: hermes}\n"
-        ),
+        good=Example(profile=f"{PARSED}\n"),
     ),
     Rule(
         id="KVS047",
@@ -290,9 +293,7 @@ RULES: Final = (
         bad=Example(
             profile="vllm_features: {enable_auto_tool_choice: true, tool_call_parser: hermse}\n"
         ),
-        good=Example(
-            profile="vllm_features: {enable_auto_tool_choice: true, tool_call_parser: hermes}\n"
-        ),
+        good=Example(profile=f"{PARSED}\n"),
     ),
     Rule(
         id="KVS048",
@@ -305,8 +306,8 @@ RULES: Final = (
         "depend on the model alone.",
         source="seen with 0.32.0",
         fix="Leave tool_calling.strict at true, unless the model alone is what you measure.",
-        bad=Example(profile=f"{TOOLS}\ntool_calling: {{choice: required, strict: false}}\n"),
-        good=Example(profile=f"{TOOLS}\ntool_calling: {{choice: required, strict: true}}\n"),
+        bad=Example(profile=f"{TOOLS}\n{PARSED}\ntool_calling: {{strict: false}}\n"),
+        good=Example(profile=f"{TOOLS}\n{PARSED}\ntool_calling: {{strict: true}}\n"),
     ),
     Rule(
         id="KVS070",
