@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import click
 
+from kvswarm.guardrails.facts import RUNTIMES
+
 OPTIONS: Final = (
     click.option(
         "--profile", default="standard", show_default=True, metavar="P", help="What is checked."
@@ -21,7 +23,7 @@ OPTIONS: Final = (
     ),
     click.option(
         "--backend",
-        type=click.Choice(["vllm", "vllm-runtime", "tgi", "tensorrt-llm"]),
+        type=click.Choice(list(RUNTIMES)),
         help="The model server on KServe; default: vLLM wherever it runs.",
     ),
     click.option(

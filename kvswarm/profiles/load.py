@@ -6,6 +6,7 @@ Out: one immutable `Profile`, or one `ProfileError` that says everything that is
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -208,7 +209,7 @@ def _find(name_or_path: str, folder: Path) -> Path:
     """Find the file of a name or path. `folder` is what a relative path starts from."""
     if _is_path(name_or_path):
         path = folder / Path(name_or_path).expanduser()
-        if path.is_file():
+        if _is_file(path):
             return path
         beside = [other.name for other in path.parent.glob("*.y*ml")]
         raise ProfileError(
@@ -219,7 +220,7 @@ def _find(name_or_path: str, folder: Path) -> Path:
     if name_or_path in names:
         return PACKAGED / f"{name_or_path}.yaml"
     here = folder / f"{name_or_path}.yaml"
-    hint = f" For the file here, give ./{here.name}." if here.is_file() else ""
+    hint = f" For the file here, give ./{here.name}." if _is_file(here) else ""
     raise ProfileError(
         f"profile {name_or_path!r}: there is no such profile",
         fix=(
@@ -227,6 +228,11 @@ def _find(name_or_path: str, folder: Path) -> Path:
             f"{nearest(name_or_path, names)}{hint}"
         ),
     )
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file is there; a name that no file can have is none."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for a name that is too long
 
 
 def _read_chain(path: Path, source: str, below: tuple[Path, ...]) -> Document:
