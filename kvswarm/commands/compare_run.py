@@ -23,6 +23,7 @@ from kvswarm.commands.series import Measured
 from kvswarm.kserve.cluster import Cluster
 from kvswarm.kserve.deploying import DeployOptions, deployed
 from kvswarm.kserve.deployment_file import NAME as FILE_NAME
+from kvswarm.kserve.refusals import ClusterError
 from kvswarm.kserve.teardown import TeardownOptions, teardown
 from kvswarm.rundir import RunDir
 
@@ -80,16 +81,35 @@ def measured(
                     TeardownOptions(),
                     stage.say,
                 )
-            options = stage.options(each, directory)
-            with deployed(stage.cluster, each.manifests, options, stage.say):
-                values = {**each.run.values, "out": str(run.path)}
-                return measure(replace(each.run, values=values, baseline=base), each.profile)
+            return _deployed_and_measured(stage, each, outcome, run, base, directory)
         finally:
             outcome.ended_ns = time.time_ns()
             _take_deployment(stage.folder, outcome)
             _take_server(run, outcome)
 
     return make
+
+
+def _deployed_and_measured(  # noqa: PLR0913, PLR0917 - what one variant is
+    stage: Stage,
+    each: Planned,
+    outcome: VariantRun,
+    run: RunDir,
+    base: Path | None,
+    directory: Path,
+) -> int:
+    """Deploy, measure, take down. What was measured stands, also where the last fails."""
+    code: int | None = None
+    try:
+        with deployed(stage.cluster, each.manifests, stage.options(each, directory), stage.say):
+            values = {**each.run.values, "out": str(run.path)}
+            code = measure(replace(each.run, values=values, baseline=base), each.profile)
+    except ClusterError as error:
+        if code is None:
+            raise
+        outcome.notes.append(f"its service could not be removed: {error}")
+        stage.say(f"kvswarm: {error}")
+    return code
 
 
 def _new_directory(parent: Path, name: str) -> Path:
