@@ -187,6 +187,21 @@ def server_environment() -> dict[str, str]:
     }
 
 
+def refusals(python: str, questions: list[Any]) -> list[str | None]:
+    """What `vllm serve` says to each [model directory, flags], in one process; None: it starts."""
+    done = subprocess.run(
+        [python, str(Path(__file__).with_name("engine_configs.py"))],
+        input=json.dumps(questions),
+        capture_output=True,
+        text=True,
+        check=True,
+        env=server_environment(),
+        timeout=600,
+    )
+    said: list[str | None] = json.loads(done.stdout.splitlines()[-1])
+    return said
+
+
 @contextlib.contextmanager
 def serving(python: str, directory: Path, *flags: str) -> Iterator[Server]:
     """Start `vllm serve`, wait until it is healthy, kill it at the end."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +17,11 @@ from kvswarm.guardrails.facts import Server as KnownServer
 from kvswarm.serving.versions import vllm_version
 
 sys.path.insert(0, str(Path(__file__).parent))
-from serving import MODEL, Server, server_environment, serving
+from serving import MODEL, Server, refusals, serving
 
 pytestmark = pytest.mark.vllm
 
 VERSION = "0.32.0"
-ASKING = Path(__file__).with_name("engine_configs.py")
 PARSED = ["--enable-auto-tool-choice", "--tool-call-parser"]
 NGRAM = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_min": 2}
 # Rule, what a profile says, the same as vLLM's own flags, flags that are right, what vLLM says.
@@ -51,17 +49,7 @@ def said(vllm_python: str, model: Path) -> list[Any]:
     questions = [
         [str(model), [*length, *flags]] for _, _, bad, good, _ in FLAGS for flags in (bad, good)
     ]
-    done = subprocess.run(
-        [vllm_python, str(ASKING)],
-        input=json.dumps(questions),
-        capture_output=True,
-        text=True,
-        check=True,
-        env=server_environment(),
-        timeout=600,
-    )
-    answers: list[Any] = json.loads(done.stdout.splitlines()[-1])
-    return answers
+    return refusals(vllm_python, questions)
 
 
 def broken(profile: dict[str, Any], folder: Path) -> set[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,11 @@ from kvswarm.serving.memory import Spread, kv_cache
 from kvswarm.serving.versions import vllm_version
 
 sys.path.insert(0, str(Path(__file__).parent))
-from serving import server_environment, serving
+from serving import refusals, serving
 
 pytestmark = pytest.mark.vllm
 
 VERSION = "0.32.0"
-ASKING = Path(__file__).with_name("engine_configs.py")
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}
 # Rule, features that break it, features that do not, what the checkpoint is quantized by, and what
 # vLLM says.
@@ -49,17 +47,7 @@ def answers(vllm_python: str, model: Path, tmp_path_factory: pytest.TempPathFact
         for features in (bad, good):
             flags = vllm_flags(features, VERSION).arguments
             questions.append([str(directory), list(flags)])
-    done = subprocess.run(
-        [vllm_python, str(ASKING)],
-        input=json.dumps(questions),
-        capture_output=True,
-        text=True,
-        check=True,
-        env=server_environment(),
-        timeout=600,
-    )
-    said: list[Any] = json.loads(done.stdout.splitlines()[-1])
-    return said
+    return refusals(vllm_python, questions)
 
 
 def model_with(model: Path, directory: Path, quantization: dict[str, Any] | None) -> Path:
