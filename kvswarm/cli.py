@@ -268,15 +268,21 @@ def worker(master_host: str, master_port: int, processes: int | None) -> None:
     metavar="RUN_DIR",
     help="Compare with this run of the same workload.",
 )
+@click.option(
+    "--estimate",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Hold the figures against what `kvswarm validate --json` had estimated.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print summary.json.")
-def report(path: Path, baseline: Path | None, as_json: bool) -> int:
+def report(path: Path, baseline: Path | None, estimate: Path | None, as_json: bool) -> int:
     """Make or remake the figures of a run directory, also after a crash.
 
     Example: kvswarm report runs/20260101T120000Z-standard-3f2a91
     """
     from kvswarm.commands.report import report as make_report  # noqa: PLC0415
 
-    return make_report(path, as_json=as_json, baseline=baseline)
+    return make_report(path, as_json=as_json, baseline=baseline, estimate=estimate)
 
 
 @commands.command()

@@ -230,6 +230,11 @@ class RunDir:
         return self.path / SERVER_LOG
 
     @property
+    def estimate(self) -> Path:
+        """What `kvswarm validate` had estimated, where somebody gave it to the run."""
+        return self.path / "estimate.json"
+
+    @property
     def going_on(self) -> bool:
         """Whether a process still writes the journal; False where the file system has no locks."""
         try:

@@ -15,6 +15,7 @@ import jsonschema
 import msgspec
 
 from kvswarm.analysis.baseline import against_baseline
+from kvswarm.analysis.estimates import estimate_section
 from kvswarm.analysis.report import report_page
 from kvswarm.analysis.server import finish_server_table
 from kvswarm.analysis.summary import summarise
@@ -37,6 +38,7 @@ def finish(path: Path, baseline: Path | None = None) -> dict[str, Any]:
         summary = summarise(run, table)
         if baseline is not None:
             summary["baseline"] = against_baseline(run, baseline)
+        summary["estimate"] = estimate_section(run, summary)
         _validator().validate(summary)
         packed = msgspec.json.format(msgspec.json.encode(summary), indent=2)
         write_atomically(run.summary, packed + b"\n")

@@ -19,6 +19,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
 
+from kvswarm.analysis.estimates import estimate_lines
 from kvswarm.analysis.page import PAGE
 from kvswarm.analysis.report_replicas import replicas_html, replicas_plot
 from kvswarm.analysis.report_server import server_html, server_plots
@@ -145,6 +146,10 @@ def _features(summary: dict[str, Any]) -> str:
         items = "".join(f"<li>{html.escape(detail)}</li>" for detail in details)
         text = html.escape(outputs_text(outputs))
         parts.append(f"<h2>Outputs</h2><p>{text}</p><ul>{items}</ul>")
+    estimate = summary["estimate"]
+    if estimate is not None:
+        items = "".join(f"<li>{html.escape(line)}</li>" for line in estimate_lines(estimate))
+        parts.append(f"<h2>Against the estimate</h2><ul>{items}</ul>")
     claims = [f"<li>{html.escape(line)}</li>" for line in claim_lines(summary)]
     if claims:
         parts.append(f"<h2>Claims of the profile</h2><ul>{''.join(claims)}</ul>")

@@ -130,6 +130,7 @@ def summarise(run: RunDir, table: TableReport | None = None) -> dict[str, Any]:
         "variants": variants.figures(),
         "effects": variants.effects(),
         "baseline": None,
+        "estimate": None,
         "tokens": {name: totals.tokens[name] for name in ("prompt", "completion", "reasoning")},
         "claims": claims_section(claims),
         "server": server.section,

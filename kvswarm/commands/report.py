@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
+from kvswarm.analysis.estimates import keep_estimate
 from kvswarm.analysis.finish import finish
 from kvswarm.analysis.gates import exit_code
 from kvswarm.analysis.terminal import render
@@ -15,12 +16,24 @@ from kvswarm.errors import RunDirError
 from kvswarm.rundir import RunDir
 
 
-def report(path: Path, *, as_json: bool, baseline: Path | None = None, quiet: bool = False) -> int:
+def report(
+    path: Path,
+    *,
+    as_json: bool,
+    baseline: Path | None = None,
+    estimate: Path | None = None,
+    quiet: bool = False,
+) -> int:
     """Make table, summary and page of a run, and show figures; give the exit code they ask for.
 
-    `baseline`: a run of the same workload to compare with. `quiet`: show nothing. Raises
-    RunDirError where one of the two is no run directory, UsageError where the workloads differ.
+    `baseline`: a run of the same workload to compare with. `estimate`: a file of `kvswarm validate
+    --json` to hold the figures against; it is kept. `quiet`: show nothing. Raises RunDirError where
+    one of the two is no run directory, UsageError where workloads differ or no estimate is there.
     """
+    if estimate is not None:
+        run = RunDir(path)
+        run.read_info()
+        keep_estimate(run, estimate)
     summary = finish(path, baseline)
     if as_json and not quiet:
         packed = msgspec.json.format(msgspec.json.encode(summary), indent=2)
