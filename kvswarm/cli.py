@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import kvswarm
-from kvswarm.cli_cluster import fetch, kserve
+from kvswarm import cli_cluster
 from kvswarm.commands.compare_options import ListsCommand, compare_flags
-from kvswarm.commands.deploy_options import deploy_options, teardown_options
 from kvswarm.commands.in_cluster_options import in_cluster_asked, in_cluster_options
-from kvswarm.commands.manifest_options import manifest_options
 from kvswarm.commands.run_flags import Processes, run_options
 from kvswarm.commands.service_options import service_asked, service_options
 from kvswarm.commands.validate_options import validate_options
@@ -335,18 +333,6 @@ def validate(**values: Any) -> int:
     return validate_typed(values)
 
 
-@commands.command()
-@manifest_options
-def manifest(**values: Any) -> None:
-    """Print a profile's server as KServe manifests, for `kubectl apply --server-side -f -`.
-
-    Example: kvswarm manifest --model hf://Qwen/Qwen3-8B --namespace llm --service qwen
-    """
-    from kvswarm.commands.manifest import show_typed  # noqa: PLC0415 - keeps --help quick
-
-    show_typed(values)
-
-
 @commands.command(cls=ListsCommand, params=compare_flags())
 def compare(**values: Any) -> int:
     """Deploy backends or quantizations of a model in turn, and measure each on the same machine.
@@ -356,31 +342,6 @@ def compare(**values: Any) -> int:
     from kvswarm.commands.compare import compare_typed  # noqa: PLC0415 - keeps --help quick
 
     return compare_typed(values, _redacted(sys.argv[1:]))
-
-
-@commands.command()
-@manifest_options
-@deploy_options
-def deploy(**values: Any) -> None:
-    """Deploy a profile's server on KServe, and wait until it is ready.
-
-    Example: kvswarm deploy --model hf://Qwen/Qwen3-8B --namespace llm --service qwen
-    """
-    from kvswarm.commands.deploy import deploy_typed  # noqa: PLC0415 - keeps --help quick
-
-    deploy_typed(values)
-
-
-@commands.command()
-@teardown_options
-def teardown(**values: Any) -> None:
-    """Remove what `kvswarm deploy` made for a service, and wait until its pods are gone.
-
-    Example: kvswarm teardown --namespace llm --service qwen
-    """
-    from kvswarm.commands.deploy import teardown_typed  # noqa: PLC0415 - keeps --help quick
-
-    teardown_typed(values)
 
 
 @commands.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
@@ -420,8 +381,8 @@ def calibrate(max_streams: int, error_share: float) -> int:
     return run_calibration(max_streams=max_streams, error_share=error_share)
 
 
-commands.add_command(fetch)
-commands.add_command(kserve)
+for each in cli_cluster.COMMANDS:
+    commands.add_command(each)
 
 
 def main() -> None:

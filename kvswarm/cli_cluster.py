@@ -1,4 +1,4 @@
-"""Commands about runs on a cluster; like `cli.py`, thin: parse, call, print."""
+"""Commands about servers and runs on a cluster; like `cli.py`, thin: parse, call, print."""
 
 from __future__ import annotations
 
@@ -8,10 +8,49 @@ from typing import Any, Final
 
 import click
 
+from kvswarm.commands.deploy_options import deploy_options, teardown_options
+from kvswarm.commands.manifest_options import manifest_options
 from kvswarm.commands.run_flags import run_options
 
 NOT_OF_THE_OPERATOR: Final = ("api-key-env", "metrics-port", "metrics-host", "out")
 """It takes no secrets, opens no port of ours, and keeps nothing of its pods."""
+
+
+@click.command()
+@manifest_options
+def manifest(**values: Any) -> None:
+    """Print a profile's server as KServe manifests, for `kubectl apply --server-side -f -`.
+
+    Example: kvswarm manifest --model hf://Qwen/Qwen3-8B --namespace llm --service qwen
+    """
+    from kvswarm.commands.manifest import show_typed  # noqa: PLC0415 - keeps --help quick
+
+    show_typed(values)
+
+
+@click.command()
+@manifest_options
+@deploy_options
+def deploy(**values: Any) -> None:
+    """Deploy a profile's server on KServe, and wait until it is ready.
+
+    Example: kvswarm deploy --model hf://Qwen/Qwen3-8B --namespace llm --service qwen
+    """
+    from kvswarm.commands.deploy import deploy_typed  # noqa: PLC0415 - keeps --help quick
+
+    deploy_typed(values)
+
+
+@click.command()
+@teardown_options
+def teardown(**values: Any) -> None:
+    """Remove what `kvswarm deploy` made for a service, and wait until its pods are gone.
+
+    Example: kvswarm teardown --namespace llm --service qwen
+    """
+    from kvswarm.commands.deploy import teardown_typed  # noqa: PLC0415 - keeps --help quick
+
+    teardown_typed(values)
 
 
 @click.command()
@@ -100,3 +139,7 @@ def locusttest(  # noqa: PLR0913, PLR0917 - one per flag
             share=Share(cpus=cpus, memory=memory),
         )
     )
+
+
+COMMANDS: Final = (manifest, deploy, teardown, fetch, kserve)
+"""In the order of the help."""
