@@ -29,12 +29,11 @@ from kvswarm.kserve.manifests import Manifests, manifests, spread_of
 from kvswarm.kserve.scaling import Mode, Scaling
 from kvswarm.kserve.sources import ModelSource, model_source
 from kvswarm.kserve.wanted import Canary, LlmOptions, Wanted
+from kvswarm.profiles.features import BASE
 from kvswarm.profiles.load import load_profile
 from kvswarm.profiles.model import Profile
 from kvswarm.profiles.overrides import Overrides
 
-BASE: Final = "base"
-"""In a profile's adapters: the model itself."""
 EFFECTS: Final = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 

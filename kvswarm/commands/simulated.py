@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from kvswarm.profiles.features import BASE
 from kvswarm.profiles.model import Profile
-from kvswarm.workload.adapters import BASE
 
 AUTO_TOKENS = 4
 """Tokens that `speculative: auto` drafts here: there is no model to choose a draft for."""

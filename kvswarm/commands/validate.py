@@ -28,7 +28,7 @@ from kvswarm.kserve.checkpoints import VLLM_VERSIONS
 from kvswarm.profiles.overrides import Overrides
 from kvswarm.serving.estimate import Estimate
 from kvswarm.serving.gpus import device_named
-from kvswarm.serving.model_files import weights_bytes_in
+from kvswarm.serving.model_files import ModelFiles, read_model
 from kvswarm.serving.versions import NEWEST, vllm_version
 
 Form = Literal["text", "json", "sarif"]
@@ -69,6 +69,7 @@ def server_of(values: Mapping[str, Any]) -> Server:
     backend = values["backend"]
     version = values["runtime_version"] or VLLM_VERSIONS.get(backend, str(NEWEST))
     model = values["model"]
+    files = None if model is None else files_of(model)
     gpu = values["gpu"]
     if gpu is not None and gpu.lower() not in CPU:
         device_named(gpu, values["mig"])
@@ -87,31 +88,25 @@ def server_of(values: Mapping[str, Any]) -> Server:
         backend=backend or "vllm",
         version=vllm_version(version),
         model=model,
-        config=None if model is None else model_config(model),
-        weights_bytes=None if model is None else weights_bytes_in(Path(model).expanduser()),
+        config=None if files is None else files.config,
+        weights_bytes=None if files is None else files.weights_bytes,
         gpu=gpu,
         mig=values["mig"],
         deployment=deployment,
     )
 
 
-def model_config(model: str) -> Mapping[str, Any] | None:
-    """The config.json that --model names: a file, or in a directory; None for a name.
+def files_of(model: str) -> ModelFiles | None:
+    """What --model names: a config.json, or a directory that has one; None for a name.
 
     Raises UsageError where it is there and cannot be read.
     """
     path = Path(model).expanduser()
-    if not path.exists():
-        if path.suffix == ".json":
-            raise UsageError(f"--model {model}: there is no such file", fix="Give its path.")
-        return None
-    config = config_of(path) if path.is_dir() else _read(path)
-    if config is None:
-        raise UsageError(
-            f"--model {model}: holds no config.json that can be read",
-            fix="Give a config.json as it lies beside a model's weights, or their directory.",
-        )
-    return config
+    if path.exists():
+        return read_model(path)
+    if path.suffix == ".json":
+        raise UsageError(f"--model {model}: there is no such file", fix="Give its path.")
+    return None
 
 
 def _read(path: Path) -> Mapping[str, Any] | None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from kvswarm.guardrails.facts import Deployment, Facts, Found
 from kvswarm.serving.versions import Span
 
+VLLM: Final = ("vllm",)
+"""Runtimes of rules that are about vLLM alone."""
 Severity = Literal["error", "warning"]
 Scope = Literal["load", "requests", "server", "deployment"]
 """When it matters: whenever the load is made, whenever the requests are sent, where the server is

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
+
+BASE: Final = "base"
+"""In `adapters`: the model itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

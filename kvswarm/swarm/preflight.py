@@ -14,11 +14,11 @@ from dataclasses import replace
 from typing import Any, Final
 
 from kvswarm.errors import TargetError, UsageError
+from kvswarm.profiles.features import BASE
 from kvswarm.profiles.model import Profile
 from kvswarm.rundir import TargetInfo
 from kvswarm.stream.target import Target
 from kvswarm.swarm.handover import Handover
-from kvswarm.workload.adapters import BASE
 
 MAX_BODY_BYTES: Final = 1 << 20
 OK: Final = 200

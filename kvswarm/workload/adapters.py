@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 import numpy as np
 
+from kvswarm.profiles.features import BASE
 from kvswarm.workload.answers import Answer
 from kvswarm.workload.drafts import Draft, FollowUp
 from kvswarm.workload.requests import LLMRequest
-
-BASE: Final = "base"
-"""Name in a profile for the model itself."""
 
 
 class AdaptersFeature:

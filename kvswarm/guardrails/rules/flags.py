@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from kvswarm.guardrails.facts import Facts, Found
-from kvswarm.guardrails.rule import Example, Rule
+from kvswarm.guardrails.rule import VLLM, Example, Rule
 from kvswarm.serving.flags import known_keys, read_flags, spelled, standing
 from kvswarm.serving.problems import nearest, seen
 from kvswarm.serving.speculation import (
@@ -23,7 +23,6 @@ from kvswarm.serving.speculation import (
 )
 from kvswarm.serving.versions import Span, Version
 
-VLLM: Final = ("vllm",)
 PARSERS: Final = (
     "kvswarm/serving/vllm_keys.yaml, read in the argument parsers of vLLM 0.4.0 to 0.32.0"
 )

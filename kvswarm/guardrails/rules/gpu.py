@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from kvswarm.guardrails.facts import Facts, Found
-from kvswarm.guardrails.rule import Example, Rule
+from kvswarm.guardrails.rule import VLLM, Example, Rule
 from kvswarm.guardrails.rules.memory import LLAMA_8B
 from kvswarm.guardrails.sizing import device_of, model_of, spread
 
-VLLM: Final = ("vllm",)
 BF16_SINCE: Final = (8, 0)
 MIG_RESOURCE: Final = "nvidia.com/mig-"
 

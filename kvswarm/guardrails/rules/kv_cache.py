@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from kvswarm.guardrails.facts import Facts, Found
-from kvswarm.guardrails.rule import Example, Rule
+from kvswarm.guardrails.rule import VLLM, Example, Rule
 from kvswarm.serving.gpus import find_gpu
 
-VLLM: Final = ("vllm",)
 OF_CPU: Final = ("auto", "fp8", "fp8_e4m3", "fp8_e5m2")
 FP8: Final = frozenset({"fp8", "fp8_e4m3"})
 FLASH: Final = "FLASH_ATTN"

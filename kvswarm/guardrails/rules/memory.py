@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from kvswarm.guardrails.facts import Facts, Found
-from kvswarm.guardrails.rule import Example, Rule
+from kvswarm.guardrails.rule import VLLM, Example, Rule
 from kvswarm.guardrails.sizing import estimate_of, model_of
 from kvswarm.serving.estimate import Estimate
 from kvswarm.serving.gpus import GIB
 
-VLLM: Final = ("vllm",)
 MOST_UTILIZATION: Final = 0.98
 """Above, there is no room for the CUDA context, which is there before vLLM looks."""
 UNSURE_SHARE: Final = 0.1

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from kvswarm.guardrails.facts import Facts, Found
-from kvswarm.guardrails.rule import Example, Rule
+from kvswarm.guardrails.rule import VLLM, Example, Rule
 from kvswarm.guardrails.rules.memory import LLAMA_8B
 from kvswarm.guardrails.sizing import device_of, model_of
 from kvswarm.serving.quantization import Quantization, methods, names
 from kvswarm.serving.versions import Span, Version
 
-VLLM: Final = ("vllm",)
 OFFLINE: Final = frozenset({
     "awq", "gptq", "int8", "int4", "compressed-tensors", "awq_marlin", "gptq_marlin", "marlin",
     "modelopt", "modelopt_fp4", "mxfp4", "quark", "aqlm", "squeezellm",

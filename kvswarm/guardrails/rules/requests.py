@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from kvswarm.guardrails.facts import Facts, Found
-from kvswarm.guardrails.rule import Example, Rule
+from kvswarm.guardrails.rule import VLLM, Example, Rule
+from kvswarm.profiles.features import BASE
 from kvswarm.profiles.load import Written
 from kvswarm.serving.problems import nearest
 from kvswarm.serving.tables import table
 from kvswarm.serving.versions import NEWEST, Span, Version
 
-VLLM: Final = ("vllm",)
 LEGACY: Final = (
     "guided_json", "guided_regex", "guided_choice", "guided_grammar", "guided_decoding_backend",
     "guided_whitespace_pattern",
@@ -24,8 +24,6 @@ ALL_CHOICES_PARSED: Final = Version(0, 32, 0)
 """From here on required and named choices need a parser, too; it may have come before."""
 BACKENDS: Final = ("auto", "xgrammar", "guidance", "outlines", "lm-format-enforcer")
 WITHOUT_GRAMMAR: Final = frozenset({"outlines", "lm-format-enforcer"})
-BASE: Final = "base"
-"""In a profile's adapters: the model itself."""
 DEFAULT_RANK: Final = 16
 TOOLS: Final = "tools: [{type: function, ask: Add., function: {name: add}}]"
 PARSED: Final = "vllm_features: {enable_auto_tool_choice: true, tool_call_parser: hermes}"

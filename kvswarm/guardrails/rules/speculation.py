@@ -7,13 +7,12 @@ from typing import Any, Final
 
 from kvswarm.errors import ProfileError
 from kvswarm.guardrails.facts import Facts, Found
-from kvswarm.guardrails.rule import Example, Rule
+from kvswarm.guardrails.rule import VLLM, Example, Rule
 from kvswarm.serving.drafts import choose_draft, families
 from kvswarm.serving.flags import read_flags
 from kvswarm.serving.speculation import AUTO, SPECULATION_KEYS, flags_since
 from kvswarm.serving.versions import Span, Version
 
-VLLM: Final = ("vllm",)
 MANY_USERS: Final = 32
 """From about here on a GPU computes rather than reads, and drafts cost what they bring."""
 PENALTIES: Final = ("min_p", "logit_bias")
