@@ -7,9 +7,8 @@ import random
 import re
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jsonschema
 import pytest
@@ -17,7 +16,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvswarm.cli import commands, main
+sys.path.insert(0, str(Path(__file__).parent))
+from typed_commands import Typed, TypeIn, typing_in
+
+from kvswarm.cli import commands
 from kvswarm.commands.compare_file import (
     SCHEMA_PATH,
     ClusterFile,
@@ -37,33 +39,14 @@ REQUIRED = "--model hf://Qwen/Qwen3-8B --namespace llm"
 BACKENDS = "--backends vllm tgi tensorrt-llm"
 
 
-class Typed(NamedTuple):
-    """How a command ended, and what it wrote."""
-
-    code: object
-    out: str
-    err: str
-
-
-TypeIn = Callable[[str], Typed]
-
-
 @pytest.fixture
 def type_in(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> TypeIn:
     """`kvswarm compare WORDS` from its entry point to its exit, in an empty directory."""
-    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     monkeypatch.chdir(tmp_path)
-
-    def start(words: str) -> Typed:
-        monkeypatch.setattr(sys, "argv", ["kvswarm", "compare", *shlex.split(words)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        return Typed(left.value.code, *capfd.readouterr())
-
-    return start
+    return typing_in(monkeypatch, capfd, "compare")
 
 
 def dry(typed: Typed) -> tuple[list[str], list[dict[str, Any]]]:

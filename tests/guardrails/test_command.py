@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from kvswarm.cli import main
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from typed_commands import TypeIn, typing_in
 
-
-class Typed(NamedTuple):
-    """How a command ended, and what it wrote."""
-
-    code: object
-    out: str
-    err: str
-
-
-TypeIn = Callable[[str], Typed]
 WRONG = "extends: standard\nvllm_features:\n  max_num_seqs: 64\n  swap_space: 4\n"
 DOUBTFUL = "extends: standard\nvllm_features: {use_v2_block_manager: true}\n"
 LYING = "extends: standard\nrequest: {guided_json: {type: object}}\n"
@@ -33,19 +21,11 @@ def type_in(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> TypeIn:
     """`kvswarm WORDS` from its entry point to its exit, in a directory with three profiles."""
-    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     monkeypatch.chdir(tmp_path)
     for name, text in (("wrong", WRONG), ("doubtful", DOUBTFUL), ("lying", LYING)):
         (tmp_path / f"{name}.yaml").write_text(text)
-
-    def start(words: str) -> Typed:
-        monkeypatch.setattr(sys, "argv", ["kvswarm", *shlex.split(words)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        return Typed(left.value.code, *capfd.readouterr())
-
-    return start
+    return typing_in(monkeypatch, capfd)
 
 
 def test_an_error_has_its_place_its_reason_and_its_remedy_and_code_2(type_in: TypeIn) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvswarm.cli import main
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from typed_commands import Typed, TypeIn, typing_in
+
 from kvswarm.commands.manifest import EFFECTS, tolerations
 from kvswarm.kserve.backends import BACKENDS
 from kvswarm.profiles.load import packaged_names
@@ -27,29 +27,10 @@ REQUIRED = f"--model {HF} {NAMED}"
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-class Typed(NamedTuple):
-    """How a command ended, and what it wrote."""
-
-    code: object
-    out: str
-    err: str
-
-
-TypeIn = Callable[[str], Typed]
-
-
 @pytest.fixture
 def type_in(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> TypeIn:
     """`kvswarm manifest WORDS` from its entry point to its exit."""
-    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
-
-    def start(words: str) -> Typed:
-        monkeypatch.setattr(sys, "argv", ["kvswarm", "manifest", *shlex.split(words)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        return Typed(left.value.code, *capfd.readouterr())
-
-    return start
+    return typing_in(monkeypatch, capfd, "manifest")
 
 
 def service(typed: Typed) -> dict[str, Any]:
