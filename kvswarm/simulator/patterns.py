@@ -55,7 +55,8 @@ class PatternTexts:
     def draw(self, rng: random.Random, accept: Callable[[str], bool]) -> str:
         """A text that `accept` takes. Raises CannotMake where none was found."""
         for attempt in range(TRIES):
-            text = _Drawing(rng, spread=3 + 2 * attempt).text(self._tree)
+            drawing = _Drawing(rng, spread=3 + 2 * attempt, flags=self.compiled.flags)
+            text = drawing.text(self._tree)
             if accept(text) and SURROGATE.search(text) is None:
                 return text
         raise CannotMake(f"regular expression {self.pattern!r}: no text found that meets it")
@@ -86,10 +87,12 @@ def pattern_texts(pattern: str) -> PatternTexts:
 class _Drawing:
     """One walk over a parse tree."""
 
-    def __init__(self, rng: random.Random, spread: int) -> None:
+    def __init__(self, rng: random.Random, spread: int, flags: int) -> None:
         self._rng = rng
         self._spread = spread
         """Repetitions over the least, where the expression sets no limit."""
+        self._flags = flags
+        """Those of `re` that hold where the walk is."""
         self._groups: dict[int, str] = {}
         self._left = MAX_CHARS
 
@@ -103,9 +106,7 @@ class _Drawing:
         elif name in REPEATS:
             text = self._repeat(*argument)
         elif name == "SUBPATTERN":
-            text = self.text(argument[3])
-            if argument[0] is not None:
-                self._groups[argument[0]] = text
+            text = self._group(*argument)
         elif name == "ATOMIC_GROUP":
             text = self.text(argument)
         elif name == "GROUPREF":
@@ -116,12 +117,21 @@ class _Drawing:
             text = self._char(name, argument)
         return text
 
+    def _group(self, number: int | None, added: int, dropped: int, tree: Any) -> str:
+        around = self._flags
+        self._flags = (around | added) & ~dropped
+        text = self.text(tree)
+        self._flags = around
+        if number is not None:
+            self._groups[number] = text
+        return text
+
     def _char(self, name: str, argument: Any) -> str:
         self._count()
         if name == "LITERAL":
             return chr(argument)
         if name == "NOT_LITERAL":
-            return self._rng.choice([c for c in PRINTABLE if ord(c) != argument])
+            return self._not_in([("LITERAL", argument)], PRINTABLE)
         if name == "ANY":
             return self._rng.choice(PRINTABLE)
         return self._of_set(argument)
@@ -142,16 +152,22 @@ class _Drawing:
         """A character of a set such as `[a-z_]` or `[^"]`."""
         names = [str(op) for op, _ in items]
         if names[0] == "NEGATE":  # always the first
-            left = [c for c in PRINTABLE + SPACES[1:3] if not _in_set(c, items[1:])]
-            if not left:
-                raise CannotMake("a set of characters without a printable one")
-            return self._rng.choice(left)
+            return self._not_in(items[1:], PRINTABLE + SPACES[1:3])
         op, argument = self._rng.choice(items)
         if str(op) == "LITERAL":
             return chr(argument)
         if str(op) == "CATEGORY":
             return self._rng.choice(CATEGORIES[str(argument)])
         return chr(self._rng.randint(*argument))
+
+    def _not_in(self, items: Any, among: str) -> str:
+        """One of some characters that a set does not have, whatever its case where none counts."""
+        left = [c for c in among if not _in_set(c, items)]
+        if self._flags & re.IGNORECASE:
+            left = [c for c in left if not _in_set(c.swapcase(), items)]
+        if not left:
+            raise CannotMake("a set of characters without a printable one")
+        return self._rng.choice(left)
 
 
 def _in_set(char: str, items: Any) -> bool:

@@ -171,6 +171,12 @@ class Coordinator:
 
     # -- messages of workers -----------------------------------------------------------------
 
+    def on_here(self, client: str) -> None:
+        """Send a worker its plan again: it listens only now."""
+        worker = self.fleet.workers.get(client)
+        if worker is not None and not worker.ready and not worker.over:
+            self._send_plan(client, worker)
+
     def on_ready(self, client: str, _data: dict[str, Any]) -> None:
         """Note that a worker has made its first requests, and ask for its clock."""
         worker = self.fleet.workers.get(client)

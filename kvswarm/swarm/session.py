@@ -133,6 +133,7 @@ class Session:
             for name in COORDINATORS:
                 runner.register_message(f"kv_{name}", self._for_coordinator(f"on_{name}"))
             runner.register_message("kv_hello", self._on_hello)
+            runner.register_message("kv_here", self._on_here)
         if isinstance(runner, WorkerRunner | LocalRunner):
             runner.register_message("kv_plan", self._on_plan)
             runner.register_message("kv_start", self._for_generator(self._on_start))
@@ -140,6 +141,9 @@ class Session:
             for name, take in GENERATORS.items():
                 runner.register_message(f"kv_{name}", self._for_generator(self._with_load(take)))
             runner.register_message("kv_idle", self._on_idle)
+        if isinstance(runner, WorkerRunner):
+            # Locust is connected before its first event, and drops what came until now.
+            self._send("kv_here", {})
 
     def _for_coordinator(self, method: str) -> Any:
         """Hand over messages of the current run; a worker may be late with those of another."""
@@ -172,6 +176,11 @@ class Session:
         coordinator = self._coordinator
         if coordinator is None or msg.data["run"] != coordinator.run_id:
             self._send("kv_foreign", msg.data, msg.node_id)
+
+    def _on_here(self, msg: Any, **_: Any) -> None:
+        """A worker can take messages from now on; what was sent to it before may be lost."""
+        if self._coordinator is not None:
+            self._coordinator.on_here(msg.node_id)
 
     def _on_idle(self, **_: Any) -> None:
         logger.info("the run that goes on has no part for this worker: it came after the start")
@@ -332,11 +341,14 @@ class Session:
 
     def _on_plan(self, environment: Environment, msg: Any, **_: Any) -> None:
         self._environment = environment
+        plan = Plan.from_message(msg.data)
+        if self._plan is not None and self._plan.run_id == plan.run_id:
+            return  # it was sent again, for fear that it had been lost
         if self._generator is not None:  # the end of the run before was never said
             gevent.spawn(self._generator.finish)
             self._generator = None
         self._ready.clear()
-        self._plan = Plan.from_message(msg.data)
+        self._plan = plan
         # Not here: while a listener waits, Locust hands over no other message.
         self._preparing = gevent.spawn(self._prepare, self._plan)
 

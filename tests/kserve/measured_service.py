@@ -21,7 +21,7 @@ from stand_in_kserve import StandIn
 from kvswarm.kserve.cluster import Cluster
 from kvswarm.kserve.kinds import KINDS, Kind
 
-LONG_S = 60.0
+LONG_S = 240.0
 
 
 def inference_service(namespace: str, name: str = "qwen", **wanted: Any) -> list[dict[str, Any]]:

@@ -48,6 +48,14 @@ def whole(pattern: str, count: int = 50) -> set[str]:
     return {texts.whole(random.Random(seed)) for seed in range(count)}  # noqa: S311 - no secret
 
 
+def test_where_case_does_not_count_a_set_leaves_out_both_cases() -> None:
+    """`[^a-z]` has no letter then, nor `[^a]` an A."""
+    for text in whole("(?i:[^a-z]{40})") | whole("(?i)[^a-z]{40}"):
+        assert not re.search("[A-Za-z]", text)
+    assert not any("A" in text or "a" in text for text in whole("(?i:[^a]{200})"))
+    assert any("A" in text for text in whole("(?i:x(?-i:[^a]{200}))"))
+
+
 def test_texts_vary_over_all_that_is_allowed() -> None:
     """Branches, counts and characters are all drawn."""
     assert whole("yes|no") == {"yes", "no"}

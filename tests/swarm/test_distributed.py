@@ -20,7 +20,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from distributed import Cluster, Line, cluster, master, worker
-from running import Done, Run, forgiving, free_port, kvswarm, simulator, until
+from running import Done, Run, forgiving, free_port, going, kvswarm, simulator, until
 
 REQUESTS = 2000
 STOPPED_S = 8.0
@@ -197,6 +197,20 @@ def without_header(folder: Path) -> Ended:
         return ended(started)
 
 
+def deaf(folder: Path) -> Ended:
+    port = free_port()
+    run = Run(folder / "run")
+    program = Path(__file__).with_name("deaf_worker.py")
+    logs = folder / "deaf"
+    logs.mkdir()
+    with (
+        simulator("--exact", "30", "5") as url,
+        master(folder, port, 1, "--url", url, "--out", run.path),
+        going(sys.executable, program, str(port), cwd=folder, logs=logs) as started,
+    ):
+        return Ended(started.end(), run, "")
+
+
 SCENARIOS: dict[str, Callable[[Path], Ended]] = {
     "whole": whole,
     "slow line": slow_line,
@@ -209,6 +223,7 @@ SCENARIOS: dict[str, Callable[[Path], Ended]] = {
     "master again": master_again,
     "late": late,
     "without header": without_header,
+    "deaf": deaf,
 }
 Scenarios = dict[str, Future[Ended]]
 
@@ -356,6 +371,12 @@ def test_a_late_worker_takes_part_in_a_closed_loop(scenarios: Scenarios) -> None
     assert most <= 6
     assert end.run.info["late_workers"] == 0
     assert "worker 1 joined after the start" in end.run.info["notes"]
+
+
+def test_a_plan_that_came_before_the_worker_listened_is_sent_again(scenarios: Scenarios) -> None:
+    """Locust connects a worker before it lets it register for messages, and drops those."""
+    end = scenarios["deaf"].result()
+    assert end.done.code == 0, end.done.err
 
 
 def test_a_worker_without_the_headers_of_the_master_says_so(scenarios: Scenarios) -> None:
