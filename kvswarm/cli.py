@@ -15,7 +15,7 @@ import kvswarm
 from kvswarm import cli_cluster
 from kvswarm.commands.compare_options import ListsCommand, compare_flags
 from kvswarm.commands.in_cluster_options import in_cluster_asked, in_cluster_options
-from kvswarm.commands.run_flags import Processes, run_options
+from kvswarm.commands.run_flags import Processes, interleaved_url, run_options
 from kvswarm.commands.service_options import service_asked, service_options
 from kvswarm.commands.validate_options import validate_options
 from kvswarm.errors import EXIT_INTERRUPTED, KvswarmError, UsageError
@@ -152,6 +152,7 @@ def run(  # noqa: PLR0913, PLR0917 - one per flag
     from kvswarm.commands.load import RunRequest  # noqa: PLC0415 - keeps --help quick
     from kvswarm.commands.run import run as run_load  # noqa: PLC0415
 
+    url = interleaved_url(url, values)
     in_cluster = in_cluster_asked(values, port=master_bind_port, hand_over_port=hand_over_port)
     given = {
         "workers": expect_workers,

@@ -12,7 +12,9 @@ from kvswarm.commands.deploy_options import deploy_options, teardown_options
 from kvswarm.commands.manifest_options import manifest_options
 from kvswarm.commands.run_flags import run_options
 
-NOT_OF_THE_OPERATOR: Final = ("api-key-env", "metrics-port", "metrics-host", "out")
+NOT_OF_THE_OPERATOR: Final = (
+    "api-key-env", "interleave", "block", "metrics-port", "metrics-host", "out",
+)  # fmt: skip
 """It takes no secrets, opens no port of ours, and keeps nothing of its pods."""
 
 

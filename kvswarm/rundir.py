@@ -92,6 +92,18 @@ class TargetInfo(msgspec.Struct, kw_only=True):
     service: ServiceInfo | None = None
 
 
+class InterleaveInfo(msgspec.Struct, kw_only=True):
+    """The second target of an interleaved run, and how requests alternate.
+
+    See `kvswarm.workload.interleaving`.
+    """
+
+    target: TargetInfo
+    block_requests: int
+    guard_requests: int
+    seed: int
+
+
 class MetricsInfo(msgspec.Struct, kw_only=True):
     """One endpoint that was asked for the server's own metrics."""
 
@@ -144,6 +156,8 @@ class RunInfo(msgspec.Struct, kw_only=True):
     """The resolved profile, as `Profile.to_dict` gives it."""
     seed: int
     target: TargetInfo
+    interleave: InterleaveInfo | None = None
+    """Set where the run measured two targets in alternating blocks."""
     metrics: list[MetricsInfo] = msgspec.field(default_factory=list)
     argv: list[str]
     locust_argv: list[str]

@@ -6,8 +6,8 @@ Out: resampled figures, from which intervals and tests are made.
 Requests that are served together share a queue and a batch, so neighbours are alike, and a
 bootstrap of single requests would give intervals that are too narrow. So whole blocks of neighbours
 are resampled (Carlstein, Annals of Statistics 14, 1986, 1171-1179; Kuensch, ibid. 17, 1989,
-1217-1241), each some times as long as the observations remember: their integrated autocorrelation time, by
-Geyer's initial positive sequence (Statistical Science 7, 1992, 473-483).
+1217-1241), each some times as long as the observations remember: their integrated autocorrelation
+time, by Geyer's initial positive sequence (Statistical Science 7, 1992, 473-483).
 
 A quantile over resampled blocks needs no sorting: each block is a histogram, a resample a sum of
 histograms. So a million requests cost as much as some thousands.

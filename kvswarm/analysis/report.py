@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
 
 from kvswarm.analysis.estimates import estimate_lines
+from kvswarm.analysis.interleaved import interleave_lines
 from kvswarm.analysis.page import PAGE
 from kvswarm.analysis.report_replicas import replicas_html, replicas_plot
 from kvswarm.analysis.report_server import server_html, server_plots
@@ -130,6 +131,11 @@ def _gates(summary: dict[str, Any]) -> str:
 def _features(summary: dict[str, Any]) -> str:
     """Variants, effects and outputs, where the run has them."""
     parts = []
+    interleaved = [
+        f"<li>{html.escape(line)}</li>" for line in interleave_lines(summary["interleave"])
+    ]
+    if interleaved:
+        parts.append(f"<h2>Two targets in turn</h2><ul>{''.join(interleaved)}</ul>")
     if summary["variants"]:
         heading, *rows = variant_cells(summary["variants"])
         lines = [_row([("th", html.escape(cell)) for cell in heading])]

@@ -21,6 +21,7 @@ import numpy as np
 from kvswarm.analysis.claims import claims_of, claims_section, contradicted
 from kvswarm.analysis.counting import Tally
 from kvswarm.analysis.gates import gates_of
+from kvswarm.analysis.interleaved import Interleaved
 from kvswarm.analysis.reconcile import server_section
 from kvswarm.analysis.replicas import Replicas
 from kvswarm.analysis.rows import Flags, Floats, Rows, read_rows
@@ -96,9 +97,11 @@ def summarise(run: RunDir, table: TableReport | None = None) -> dict[str, Any]:
     totals = Totals()
     variants = Variants(profile)
     replicas = Replicas(run, info, profile)
+    interleaved = Interleaved(info)
     for rows in read_rows(run):
         variants.add(rows)
         replicas.add(rows)
+        interleaved.add(rows)
         _count(rows, totals, profile)
         _measure(rows, totals)
         _judge_slos(rows, totals, profile, window)
@@ -135,6 +138,7 @@ def summarise(run: RunDir, table: TableReport | None = None) -> dict[str, Any]:
         "claims": claims_section(claims),
         "server": server.section,
         "replicas": replicas.section(),
+        "interleave": interleaved.section(),
     }
     summary["gates"] = gates_of(summary, profile)
     return summary

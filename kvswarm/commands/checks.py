@@ -17,6 +17,7 @@ from kvswarm.profiles.load import Written, load_written
 from kvswarm.profiles.model import Profile
 from kvswarm.rundir import new_run_dir
 from kvswarm.stream.target import TLS, Target, check_untraced
+from kvswarm.swarm.interleave import alternation, other_target
 from kvswarm.swarm.options import cannot_listen, metrics_address, overrides_of
 from kvswarm.swarm.preflight import check_adapters, known_target
 from kvswarm.swarm.secrets import headers_of
@@ -54,14 +55,7 @@ def check_flags(request: RunRequest, profile: Profile) -> None:
                 fix="Leave one of the two out.",
             )
         server_command(request.serve, profile, request.values.get("model"))
-    tls = _tls(request)
-    # A service's scheme is not known yet, which must be the gateway's.
-    target = _target(request if request.service is None else without_gateway(request))
-    if request.values.get("traceparent"):
-        check_untraced(target.headers)
-    sources_of(target, request.values.get("metrics_url"), tls)
-    if tls.ca_file is not None:
-        tls.context()
+    _check_target(request, profile)
     if (address := metrics_address(request.values)) is not None:
         _check_free(address)
     out = request.out
@@ -69,6 +63,37 @@ def check_flags(request: RunRequest, profile: Profile) -> None:
         new_run_dir(profile.name, out)  # makes nothing that is there, and refuses what holds files
     if request.baseline is not None:
         check_same_workload(profile, request.baseline)
+
+
+def _check_target(request: RunRequest, profile: Profile) -> None:
+    """What of the target can be told without asking it. Raises UsageError."""
+    tls = _tls(request)
+    # A service's scheme is not known yet, which must be the gateway's.
+    target = _target(request if request.service is None else without_gateway(request))
+    if request.values.get("traceparent"):
+        check_untraced(target.headers)
+    if request.values.get("interleave"):
+        check_interleave(request, profile)
+    sources_of(
+        target, request.values.get("metrics_url"), tls, other=request.values.get("interleave")
+    )
+    if tls.ca_file is not None:
+        tls.context()
+
+
+def check_interleave(request: RunRequest, profile: Profile) -> None:
+    """Refuse what does not go with two targets, or says nothing of them. Raises UsageError."""
+    for flag, given in (
+        ("--serve", request.serve),
+        ("--service", request.service),
+        ("--in-cluster", request.in_cluster),
+    ):
+        if given is not None:
+            raise UsageError(
+                f"--interleave with {flag}: it names both targets itself",
+                fix="Leave one of the two out.",
+            )
+    alternation(profile, request.values.get("block"))
 
 
 def _check_free(address: tuple[str, int]) -> None:
@@ -97,4 +122,9 @@ def with_target(request: RunRequest, profile: Profile) -> RunRequest:
     target = _target(request)
     found = known_target(target, request.values.get("model"), profile, request.handover)
     check_adapters(found, profile)
-    return replace(request, url=found.base_url, values={**request.values, "model": found.model})
+    values = {**request.values, "model": found.model}
+    if values.get("interleave"):
+        model = request.values.get("model")
+        other = other_target(target, _tls(request), values["interleave"], model, profile)
+        values["interleave"] = other.base_url
+    return replace(request, url=found.base_url, values=values)

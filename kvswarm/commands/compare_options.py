@@ -21,7 +21,9 @@ NOT_OF_MANIFEST: Final = frozenset(
     }
 )  # fmt: skip
 """Flags of `kvswarm manifest` that are others here, or `run`'s, or have no sense here."""
-NOT_OF_RUN: Final = frozenset({"model", "metrics-url", "metrics-port", "metrics-host", "out"})
+NOT_OF_RUN: Final = frozenset(
+    {"model", "metrics-url", "metrics-port", "metrics-host", "out", "interleave", "block"}
+)
 """Flags of `kvswarm run` that are others here, or have no sense for several servers."""
 OF_DEPLOY: Final = frozenset({"timeout_s", "schedule_timeout_s", "skip_rules"})
 """Flags of `kvswarm deploy` that hold for each deployment."""

@@ -29,4 +29,6 @@ def plan_of(request: RunRequest, profile: Profile) -> dict[str, Any]:
 def _target_name(request: RunRequest) -> str:
     if request.service is not None:
         return request.service.shown
+    if other := request.values.get("interleave"):
+        return f"{request.url} (A) and {other} (B) in turn"
     return request.url or "the embedded simulator"

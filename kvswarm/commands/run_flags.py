@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable, Collection, MutableMapping
+from typing import Any, Final
 
 import click
 
 from kvswarm.swarm.options import OPTIONS, Option
+
+INTERLEAVE: Final = "Two targets: blocks of requests go to the one and the other in turn."
 
 
 class Processes(click.IntRange):
@@ -48,6 +50,23 @@ def _flag(option: Option) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         settings["type"] = option.kind
     if option.repeated:
         settings["multiple"] = True
+    if option.name == "interleave":
+        settings |= {"nargs": 2, "metavar": "URL_A URL_B", "help": INTERLEAVE}
     if option.name == "profile":
         settings.update(default="standard", show_default=True)
     return click.option(f"--{option.name}", option.key, **settings)
+
+
+def interleaved_url(url: str | None, values: MutableMapping[str, Any]) -> str | None:
+    """Take the first target out of `--interleave URL_A URL_B`; the second one stays in the values.
+
+    Raises click.UsageError where there is another target.
+    """
+    if values.get("interleave") is None:
+        if values.get("block") is not None:
+            raise click.UsageError("--block goes with --interleave.")
+        return url
+    if url is not None:
+        raise click.UsageError("--interleave with --url: it names both targets itself.")
+    first, values["interleave"] = values["interleave"]
+    return str(first)

@@ -22,7 +22,7 @@ from kvswarm.profiles.model import Profile
 from kvswarm.rundir import JournalWriter, RunDir, WorkerInfo
 from kvswarm.swarm.fleet import Fleet, WorkerState
 from kvswarm.swarm.lifeline import BEAT_S
-from kvswarm.swarm.plan import Counts, Plan
+from kvswarm.swarm.plan import Counts, Plan, other_of
 from kvswarm.swarm.progress import Progress
 from kvswarm.swarm.run_start import RunStart, first_info
 from kvswarm.swarm.server_pages import ServerPages
@@ -123,6 +123,7 @@ class Coordinator:
             shard=worker.shard,
             shards=self.fleet.shards,
             late=worker.late,
+            other=other_of(start.interleave),
             trace_prefix=self._trace_prefix,
         )
         self._send("kv_plan", plan.to_message(), client)

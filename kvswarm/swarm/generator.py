@@ -26,10 +26,11 @@ from kvswarm.errors import KvswarmError
 from kvswarm.profiles.model import Profile
 from kvswarm.profiles.phases import phase_of
 from kvswarm.rundir import WorkerInfo
-from kvswarm.stream.client import Deadlines, StreamClient
+from kvswarm.stream.client import Deadlines
 from kvswarm.stream.exchange import Exchange
 from kvswarm.stream.outcome import Ask
 from kvswarm.swarm.arriving import Arriving, Doer
+from kvswarm.swarm.clients import Clients
 from kvswarm.swarm.dialogues import Dialogues
 from kvswarm.swarm.judging import answer_of
 from kvswarm.swarm.lifeline import Lifeline, Listener
@@ -37,7 +38,7 @@ from kvswarm.swarm.plan import Plan, Turn
 from kvswarm.swarm.quota import Leases
 from kvswarm.swarm.recording import Recorder
 from kvswarm.swarm.seats import Seats, own_seats
-from kvswarm.swarm.secrets import Mask, target_of
+from kvswarm.swarm.secrets import Mask, targets_of
 from kvswarm.swarm.shipping import Shipping
 from kvswarm.swarm.stock import Stock
 from kvswarm.workload.answers import Answer
@@ -84,13 +85,16 @@ class Generator:
         self._plan = plan
         self._send = send
         self._load = plan.profile.load
-        target = target_of(plan)
+        targets = targets_of(plan)
         self._shipping = Shipping(
             send, lambda: self._recorder.counts.started, squeeze=_is_far(environment.runner)
         )
-        self._recorder = Recorder(environment, plan.profile, Mask(target.headers), self._shipping)
-        self._client = StreamClient(target, _deadlines(plan), self._recorder.take)
-        self._recorder.listen(self._client)
+        self._recorder = Recorder(
+            environment, plan.profile, Mask(targets[0].headers), self._shipping
+        )
+        self._client = Clients(targets, _deadlines(plan), self._recorder.take, plan.arm)
+        for client in self._client.all:
+            self._recorder.listen(client)
         # A tokenizer or a file of prompts can take seconds; heartbeats must go on meanwhile.
         workload: Requests | KvswarmError = gevent.get_hub().threadpool.apply(
             _workload_or_why_not, (plan.profile,)
@@ -109,7 +113,7 @@ class Generator:
         """Seat -> how often another worker had it before."""
         self._busy: set[int] = set()
         self._notes = workload.notes
-        self._stock = Stock(plan, workload, target, self._upcoming)
+        self._stock = Stock(plan, workload, targets, self._upcoming)
         self._dialogues: Dialogues | None = None
         if plan.profile.has_dialogues:
             self._dialogues = Dialogues(workload, self._load.peak_users)

@@ -8,6 +8,16 @@ from typing import Any
 import msgspec
 
 from kvswarm.profiles.model import Profile
+from kvswarm.rundir import InterleaveInfo
+from kvswarm.workload.interleaving import Interleaving, interleaving_as
+
+
+class Other(msgspec.Struct, frozen=True, kw_only=True):
+    """The second target of an interleaved run, which is reached with the headers of the first."""
+
+    base_url: str
+    model: str
+    interleaving: Interleaving
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +39,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     shards: int
     header_names: list[str] = []
     """Headers that the master has: a worker that lacks one would send other requests."""
+    other: Other | None = None
+    """The target that every other block of requests goes to; None: all go to the first."""
     late: bool = False
     """It came after the start: it has no part of its own, but what others leave to it."""
 
@@ -41,6 +53,21 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def from_message(cls, plain: Mapping[str, Any]) -> Plan:
         """Read what `to_message` gave."""
         return msgspec.convert(dict(plain), cls)
+
+    def arm(self, index: int) -> int:
+        """Which target request `index` goes to: 0, or 1 for the other."""
+        return 0 if self.other is None else self.other.interleaving.arm(index)
+
+
+def other_of(interleave: InterleaveInfo | None) -> Other | None:
+    """What workers must know of the second target."""
+    if interleave is None:
+        return None
+    return Other(
+        base_url=interleave.target.base_url,
+        model=interleave.target.model,
+        interleaving=interleaving_as(interleave),
+    )
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):

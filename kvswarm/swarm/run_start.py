@@ -16,7 +16,7 @@ import locust
 
 import kvswarm
 from kvswarm.profiles.model import Profile
-from kvswarm.rundir import RunDir, RunInfo, TargetInfo
+from kvswarm.rundir import InterleaveInfo, RunDir, RunInfo, TargetInfo
 from kvswarm.swarm.server_pages import metrics_info
 from kvswarm.telemetry.sources import Source
 
@@ -33,6 +33,7 @@ class RunStart:
     ca_file: str | None
     insecure: bool
     gateway: str | None
+    interleave: InterleaveInfo | None
     traceparent: bool
     argv: list[str]
     workers: list[str]
@@ -50,6 +51,7 @@ def first_info(start: RunStart, run_id: str) -> RunInfo:
         profile=start.profile.to_dict(),
         seed=start.profile.seed,
         target=start.target,
+        interleave=start.interleave,
         metrics=metrics_info(start.metrics),
         notes=list(start.notes),
         argv=start.argv,

@@ -70,8 +70,8 @@ def _replaced(headers: Mapping[str, str], by: Mapping[str, str]) -> dict[str, st
     return {name: value for name, value in headers.items() if name.lower() not in names} | {**by}
 
 
-def target_of(plan: Plan) -> Target:
-    """The target of a plan, with the secrets of this process's environment.
+def targets_of(plan: Plan) -> tuple[Target, ...]:
+    """The targets of a plan by arm, with the secrets of this process's environment.
 
     Raises UsageError where it lacks some that the master has.
     """
@@ -83,12 +83,11 @@ def target_of(plan: Plan) -> Target:
             f"{HEADERS_ENV}: lacks {', '.join(missing)}, which the master sends",
             fix=f"Set {HEADERS_ENV} in the environment of every worker as in the master's.",
         )
-    return Target.of(
-        plan.base_url,
-        headers=headers,
-        tls=TLS(ca_file=plan.ca_file, insecure=plan.insecure),
-        gateway=plan.gateway,
-    )
+    tls = TLS(ca_file=plan.ca_file, insecure=plan.insecure)
+    target = Target.of(plan.base_url, headers=headers, tls=tls, gateway=plan.gateway)
+    if plan.other is None:
+        return (target,)
+    return (target, Target.of(plan.other.base_url, headers=headers, tls=tls, gateway=plan.gateway))
 
 
 class Mask:

@@ -29,14 +29,18 @@ class Stock:
         self,
         plan: Plan,
         workload: Requests,
-        target: Target,
+        targets: tuple[Target, ...],
         upcoming: Callable[[], Iterable[int]],
     ) -> None:
         if plan.trace_prefix is not None:
-            check_untraced(target.headers)
+            check_untraced(targets[0].headers)
         self._plan = plan
         self._workload = workload
-        self._heads = {endpoint: target.head_bytes(path) for endpoint, path in PATHS.items()}
+        self._heads = [
+            {endpoint: target.head_bytes(path) for endpoint, path in PATHS.items()}
+            for target in targets
+        ]
+        self._models = [plan.model] if plan.other is None else [plan.model, plan.other.model]
         self._upcoming = upcoming
         self._ready: dict[int, tuple[LLMRequest, bytes]] = {}
         self._bytes = 0
@@ -72,8 +76,9 @@ class Stock:
 
     def encoded(self, request: LLMRequest) -> bytes:
         """Give a request as the bytes that are sent."""
-        body = request.encoded(self._plan.model)
-        head = self._heads[request.endpoint]
+        arm = self._plan.arm(request.index)
+        body = request.encoded(self._models[arm])
+        head = self._heads[arm][request.endpoint]
         request_id = f"{self._plan.run_id}-{request.index}"
         return request_bytes(head, body, request_id, self.trace_id(request.index))
 

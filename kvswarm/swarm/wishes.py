@@ -19,9 +19,10 @@ from locust.runners import MasterRunner
 from kvswarm.errors import KvswarmError, UsageError
 from kvswarm.profiles.load import load_profile
 from kvswarm.profiles.model import Profile
-from kvswarm.rundir import TargetInfo, new_run_dir
+from kvswarm.rundir import InterleaveInfo, TargetInfo, new_run_dir
 from kvswarm.stream.target import TLS, Target
 from kvswarm.swarm.handover import handover
+from kvswarm.swarm.interleave import alternation, other_target
 from kvswarm.swarm.options import option_values, overrides_of
 from kvswarm.swarm.preflight import check_adapters, known_target
 from kvswarm.swarm.progress import ARGV_ENV, SIMULATOR_ENV
@@ -67,6 +68,7 @@ class Wishes:
         asked = Target.of(self._host(), headers, tls, gateway=gateway)
         target = self._target(asked, profile, values["model"])
         own = Target.of(target.base_url, headers, tls, gateway=gateway)
+        interleave = self._interleave(own, tls, profile)
         service = handover()
         out = Path(values["out"]) if values["out"] and first else None
         workers = ["local"]
@@ -81,6 +83,7 @@ class Wishes:
             ca_file=values["ca_file"],
             insecure=bool(values["insecure"]),
             gateway=gateway,
+            interleave=interleave,
             traceparent=bool(values["traceparent"]),
             argv=shlex.split(os.environ.get(ARGV_ENV, "")),
             workers=workers,
@@ -88,6 +91,7 @@ class Wishes:
                 own,
                 values["metrics_url"],
                 tls,
+                other=interleave.target.base_url if interleave is not None else None,
                 pods_url=service.pods_url if service is not None else None,
             ),
             notes=list(service.notes) if service is not None else [],
@@ -101,6 +105,19 @@ class Wishes:
                 fix="Give --host URL (the server's root), or use `kvswarm run`.",
             )
         return str(host)
+
+    def _interleave(self, own: Target, tls: TLS, profile: Profile) -> InterleaveInfo | None:
+        """The second target, and how requests alternate, where that is asked for."""
+        values = self.values()
+        if values["interleave"] is None:
+            return None
+        alternates = alternation(profile, values["block"])
+        return InterleaveInfo(
+            target=other_target(own, tls, values["interleave"], values["model"], profile),
+            block_requests=alternates.block_requests,
+            guard_requests=alternates.guard_requests,
+            seed=alternates.seed,
+        )
 
     def _target(self, target: Target, profile: Profile, model: str | None) -> TargetInfo:
         found = known_target(target, model, profile, handover())

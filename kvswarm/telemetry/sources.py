@@ -84,9 +84,16 @@ class Source:
 
 
 def sources_of(
-    target: Target, given: str | None, tls: TLS | None = None, *, pods_url: str | None = None
+    target: Target,
+    given: str | None,
+    tls: TLS | None = None,
+    *,
+    pods_url: str | None = None,
+    other: str | None = None,
 ) -> tuple[Source, ...]:
     """The sources of a run: the target's own page first, unless its host and port were given.
+
+    `other`: the base URL of a second target, whose own page is asked with the same headers.
 
     Where its pods are listed, they take the place of its own page, which is of any of them.
     Raises UsageError where `given` is not as it must be.
@@ -103,6 +110,11 @@ def sources_of(
         sources.insert(0, Source(name=PODS, target=pods, paths=(pods.base_path,), lists_pods=True))
     elif _address(target) not in [_address(source.target) for source in sources]:
         sources.insert(0, own)
+    if other is not None:
+        second = Target.of(other, target.headers, tls, gateway=target.gateway_url)
+        paths = metrics_paths(second.base_path)
+        if _address(second) not in [_address(source.target) for source in sources]:
+            sources.append(Source(name=_address(second), target=second, paths=paths, own=True))
     names = [source.name for source in sources]
     for name in names:
         if names.count(name) > 1:
