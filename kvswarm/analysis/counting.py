@@ -37,12 +37,14 @@ class Tally:
             return
         if values_us.dtype.kind == "f":
             values_us = np.rint(values_us)
-        whole = np.maximum(values_us.astype(np.int64), 0)
+        whole = values_us.astype(np.int64, copy=False)
         self.count += len(whole)
-        small = whole[whole < COUNTED_BELOW_US]
-        if len(small) < len(whole):
+        if whole.min() < 0:
+            whole = np.maximum(whole, 0)
+        if whole.max() >= COUNTED_BELOW_US:
             self._large.append(whole[whole >= COUNTED_BELOW_US])
-        counts = np.bincount(small)
+            whole = whole[whole < COUNTED_BELOW_US]
+        counts = np.bincount(whole)
         if len(counts) > len(self._counts):
             counts[: len(self._counts)] += self._counts
             self._counts = counts

@@ -10,7 +10,8 @@ Missing numbers are NaN in float arrays. Arrays of events are flat, over all row
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -104,13 +105,25 @@ def read_rows(run: RunDir) -> Iterator[Rows]:
     with open_table(run) as file:
         there = set(file.schema_arrow.names)
         wanted = [name for name in names if name in there]
-        for group in range(file.num_row_groups):
-            rows = _rows(file.read_row_group(group, columns=wanted))
+        for table in _groups(file, wanted):
+            rows = _rows(table)
             if offsets_ns:
                 ahead = ahead_ns(rows["worker"], offsets_ns)
                 for name in MOMENTS:
                     rows.numbers[name] = rows[name] - ahead
             yield rows
+
+
+def _groups(file: pq.ParquetFile, wanted: Sequence[str]) -> Iterator[pa.Table]:
+    """The row groups; the next one is read and unpacked while this one is worked on."""
+    with ThreadPoolExecutor(1) as pool:
+        ahead: Future[pa.Table] | None = None
+        for group in range(file.num_row_groups):
+            this = ahead or pool.submit(file.read_row_group, group, columns=wanted)
+            ahead = None
+            if group + 1 < file.num_row_groups:
+                ahead = pool.submit(file.read_row_group, group + 1, columns=wanted)
+            yield this.result()
 
 
 def clock_offsets_ns(info: RunInfo) -> dict[int, int]:

@@ -29,12 +29,24 @@ def first_late_us(rows: Rows) -> Integers:
 
 
 def spread_gaps_us(rows: Rows, wanted: Flags) -> Integers:
-    """Gaps of the wanted rows with the events of each read spread evenly, in us; flat."""
-    gaps, gap_offsets = rows.lists["itl_us"]
-    late_index, late_offsets = rows.lists["late_index"]
-    late_values, _ = rows.lists["late_us"]
-    gap_counts = np.diff(gap_offsets)
-    events = np.where(rows["events"] > 0, gap_counts + 1, 0).astype(np.int64)
+    """Gaps of the wanted rows with the events of each read spread evenly, in us; flat.
+
+    In no order: rows without a late event, whose gaps are as stamped, come first.
+    """
+    late = np.diff(rows.lists["late_index"][1]) > 0
+    stamped = rows.flat("itl_us", wanted & ~late)
+    if not (wanted & late).any():
+        return stamped
+    return np.concatenate((stamped, _spread(rows, wanted & late)))
+
+
+def _spread(rows: Rows, wanted: Flags) -> Integers:
+    """The same of rows that have late events."""
+    gap_counts = np.diff(rows.lists["itl_us"][1])[wanted]
+    late_counts = np.diff(rows.lists["late_index"][1])[wanted]
+    gaps = rows.flat("itl_us", wanted)
+    late_index, late_values = rows.flat("late_index", wanted), rows.flat("late_us", wanted)
+    events = np.where(rows["events"][wanted] > 0, gap_counts + 1, 0).astype(np.int64)
     starts = np.concatenate(([0], np.cumsum(events)))
     # Arrivals from an origin of each row's own: only differences within a row are used.
     steps = np.zeros(int(starts[-1]), dtype=np.int64)
@@ -43,13 +55,11 @@ def spread_gaps_us(rows: Rows, wanted: Flags) -> Integers:
     steps[~is_start] = gaps
     arrivals = np.cumsum(steps)
     late = np.zeros(len(steps), dtype=np.int64)
-    late_rows = np.repeat(np.arange(len(events)), np.diff(late_offsets))
+    late_rows = np.repeat(np.arange(len(events)), late_counts)
     late[starts[late_rows] + late_index] = late_values
     arrivals -= _shift_us(late, steps, is_start)
-    spread = np.maximum(np.diff(arrivals, prepend=0), 0)
-    keep = ~is_start & np.repeat(wanted, events)
-    result: Integers = spread[keep]
-    return result
+    spread: Integers = np.maximum(np.diff(arrivals, prepend=0), 0)[~is_start]
+    return spread
 
 
 def _shift_us(late: Integers, steps: Integers, is_start: Flags) -> Integers:
