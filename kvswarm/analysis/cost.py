@@ -18,7 +18,7 @@ import numpy as np
 from kvswarm.analysis.cost_basis import CostBasis, read_basis
 from kvswarm.analysis.energy import Work, energy_section
 from kvswarm.analysis.pods import OVER, Pod, told_by
-from kvswarm.analysis.rows import ahead_ns, clock_offsets_ns, open_table
+from kvswarm.analysis.rows import Floats, ahead_ns, clock_offsets_ns, open_table
 from kvswarm.clusterlog import read_log
 from kvswarm.rundir import RunDir, RunInfo
 
@@ -190,13 +190,13 @@ def _idle(
     length_ns = counted.end_ns - counted.start_ns
     if length_ns <= 0:
         return None, None
-    return max(0.0, 1.0 - _busy_ns(_in_flight(run, info), counted) / length_ns), "in_flight"
+    parts = list(_in_flight(run, info))
+    sent = np.concatenate([np.empty(0), *(each for each, _ in parts)])
+    end = np.concatenate([np.empty(0), *(each for _, each in parts)])
+    return max(0.0, 1.0 - busy_ns(sent, end, counted) / length_ns), "in_flight"
 
 
-Moments = np.ndarray[tuple[int], np.dtype[np.float64]]
-
-
-def _in_flight(run: RunDir, info: RunInfo) -> Iterator[tuple[Moments, Moments]]:
+def _in_flight(run: RunDir, info: RunInfo) -> Iterator[tuple[Floats, Floats]]:
     """When requests were sent and ended, of all that were sent, ns."""
     offsets_ns = clock_offsets_ns(info)
     with open_table(run) as file:
@@ -210,16 +210,12 @@ def _in_flight(run: RunDir, info: RunInfo) -> Iterator[tuple[Moments, Moments]]:
             yield (sent - ahead)[was_sent], (end - ahead)[was_sent]
 
 
-def _busy_ns(parts: Iterator[tuple[Moments, Moments]], counted: Counted) -> float:
-    """For how long of the window any request was in flight."""
-    gathered = list(parts)
-    begins = np.concatenate([np.empty(0), *(sent for sent, _ in gathered)])
-    ends = np.concatenate([np.empty(0), *(end for _, end in gathered)])
-    begins = np.clip(begins - counted.start_ns, 0.0, counted.end_ns - counted.start_ns)
-    ends = np.clip(ends - counted.start_ns, 0.0, counted.end_ns - counted.start_ns)
+def busy_ns(begins: Floats, ends: Floats, counted: Counted) -> float:
+    """For how long of the window any of these spans went on, ns."""
+    length_ns = counted.end_ns - counted.start_ns
+    begins = np.clip(begins - counted.start_ns, 0.0, length_ns)
+    ends = np.clip(ends - counted.start_ns, 0.0, length_ns)
     order = np.argsort(begins, kind="stable")
     begins, ends = begins[order], np.maximum.accumulate(ends[order])
-    if not len(begins):
-        return 0.0
-    so_far = np.concatenate(([0.0], ends[:-1]))
-    return float(np.maximum(ends - np.maximum(begins, so_far), 0.0).sum())
+    before = np.concatenate(([0.0], ends))[:-1]
+    return float(np.maximum(ends - np.maximum(begins, before), 0.0).sum())

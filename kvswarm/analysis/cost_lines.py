@@ -5,6 +5,7 @@ In:  the sections `cost` and `energy` of summary.json.  Out: plain text, to be e
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 IDLE_BY: Final = {
@@ -33,10 +34,11 @@ ENERGY_ROWS: Final = (
 
 
 def usd(value: float | None) -> str:
-    """An amount with four digits that say something; `-` where there is none."""
+    """An amount, below a dollar with four digits that say something; `-` where there is none."""
     if value is None:
         return "-"
-    return f"${value:,.2f}" if value >= 1000 or value == 0 else f"${value:.4g}"  # noqa: PLR2004
+    decimals = 2 if value >= 1 or value <= 0 else 3 - math.floor(math.log10(value))
+    return f"${value:,.{decimals}f}"
 
 
 def cost_lines(cost: dict[str, Any] | None) -> list[str]:
