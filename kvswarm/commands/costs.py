@@ -58,15 +58,18 @@ def check_costs(asked: CostAsked, profile_cost: Mapping[str, Any]) -> None:
 
 
 def keep_costs(run: RunDir, asked: CostAsked) -> None:
-    """Write cost.json, unless nothing is known. Raises UsageError, RunDirError."""
+    """Write cost.json, unless nothing is known. Raises RunDirError; UsageError for the flags.
+
+    What of the profile and of the pods is not understood is noted: the run has been made.
+    """
     info = run.read_info()
-    check_costs(asked, info.profile.get("cost") or {})
+    check_costs(asked, {})
     before = read_basis(run)
     given = _flags(asked) if before is None else _flags(asked).over(before.given)
     found = _found(info)
     said = given.over(costs_of(info.profile.get("cost") or {}, "the profile"))
     known = said.over(found.costs)
-    if known == Costs():
+    if known == Costs() and not found.notes:
         return
     write_basis(run, _basis(known, said, given, found))
 
@@ -89,7 +92,7 @@ def _basis(known: Costs, said: Costs, given: Costs, found: Found) -> CostBasis:
     if own_price is None and known.gpus != 0:
         try:
             listed = _listed(known, found)
-        except UsageError as error:  # of what the pods tell: what was asked for was checked before
+        except UsageError as error:
             notes.append(error.message)
     price = None if listed is None else listed.price
     whole_machine = price is not None and bool(known.cpu_core_hour_usd or known.memory_gib_hour_usd)
@@ -146,7 +149,7 @@ def _listed(known: Costs, found: Found) -> Listed | None:
     elif known.cloud is None:
         return None
     else:
-        cluster = load_cluster(known.cloud)
+        cluster = _cluster(known.cloud)
         if known.gpu is None:
             return None
         place = _place(cluster, known.gpu)
@@ -156,6 +159,15 @@ def _listed(known: Costs, found: Found) -> Listed | None:
     slice_name = place.name.partition("/")[2]
     product = f"{place.gpu.product} {slice_name}".rstrip()
     return Listed(product, node.price, 1 if place.part is None else place.part.per_gpu)
+
+
+def _cluster(name: str) -> Cluster:
+    """A cluster, whose error names the flag that is meant here. Raises UsageError."""
+    try:
+        return load_cluster(name)
+    except UsageError as error:
+        told = error.message.replace("--cluster", "--cloud")
+        raise UsageError(told, fix=error.fix) from error
 
 
 def _nodes() -> Iterator[tuple[Cluster, str, Gpu, Node]]:

@@ -24,7 +24,7 @@ import click
 
 from kvswarm.commands.checks import check_flags, written_of
 from kvswarm.commands.cost_options import NO_COSTS
-from kvswarm.commands.costs import keep_costs
+from kvswarm.commands.costs import check_costs, keep_costs
 from kvswarm.commands.guard import guard_run
 from kvswarm.commands.in_cluster_options import InCluster
 from kvswarm.commands.load import FAR_WORKERS_WAIT_S, RunRequest
@@ -74,6 +74,7 @@ def run_on_cluster(request: RunRequest, asked: InCluster) -> int:
     written = written_of(request)
     profile = written.profile
     check_flags(_as_checked_here(request), profile)
+    check_costs(request.costs, profile.cost)
     guard_run(request, written)
     if request.baseline is not None and _names_files(profile):
         raise UsageError(

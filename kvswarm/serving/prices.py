@@ -92,8 +92,15 @@ def _named(prices: Mapping[str, float], product: str) -> float | None:
 
 
 def costs_of(values: Mapping[str, Any], source: str | None = None) -> Costs:
-    """`cost` of a profile, whose schema has judged it."""
-    return Costs(**{**values, **_gpu_prices(values), "source": source})
+    """`cost` of a profile, whose schema has judged it. `source`: what its prices are called."""
+    costs = Costs(**{**values, **_gpu_prices(values)})
+    return _from(costs, source)
+
+
+def _from(costs: Costs, source: str | None) -> Costs:
+    """The same, with the source of its prices, where it has any."""
+    has_prices = (costs.gpu_hour_usd or costs.cpu_core_hour_usd) is not None
+    return msgspec.structs.replace(costs, source=source) if has_prices else costs
 
 
 def _gpu_prices(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,7 +132,7 @@ def read_prices(path: Path, cloud: str | None = None) -> Costs:
     }
     if chosen in read:
         costs = read[chosen].over(costs)
-    return Costs(source=str(path), cloud=cloud).over(costs)
+    return Costs(cloud=cloud).over(_from(costs, str(path)))
 
 
 def _costs(document: Mapping[str, Any], where: str) -> Costs:

@@ -63,8 +63,14 @@ def test_the_older_file_is_read_as_it_is(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_older_keys_say_the_same_as_todays(tmp_path: Path, text: str, wanted: Costs) -> None:
     """However they were spelled."""
-    source = str(tmp_path / "prices.yaml")
-    assert read(tmp_path, text) == Costs(source=source).over(wanted)
+    found = read(tmp_path, text)
+    assert found == Costs(source=found.source).over(wanted)
+
+
+def test_a_file_is_the_source_of_prices_that_it_has(tmp_path: Path) -> None:
+    """One that says only what a replica is, is not."""
+    assert read(tmp_path, "gpu_hour_usd: 1").source == str(tmp_path / "prices.yaml")
+    assert read(tmp_path, "gpus: 1").source is None
 
 
 @pytest.mark.parametrize(
