@@ -14,6 +14,7 @@ import click
 import kvswarm
 from kvswarm import cli_cluster
 from kvswarm.commands.compare_options import ListsCommand, compare_flags
+from kvswarm.commands.cost_options import cost_asked, cost_options
 from kvswarm.commands.in_cluster_options import in_cluster_asked, in_cluster_options
 from kvswarm.commands.run_flags import Processes, interleaved_url, run_options
 from kvswarm.commands.service_options import service_asked, service_options
@@ -100,6 +101,7 @@ def commands() -> None:
     metavar="S",
     help="Seconds to wait for its GET /health; default: 600.",
 )
+@cost_options
 @service_options
 @in_cluster_options
 @click.option(
@@ -169,6 +171,7 @@ def run(  # noqa: PLR0913, PLR0917 - one per flag
             in_cluster=in_cluster,
             hand_over_port=hand_over_port,
             baseline=baseline,
+            costs=cost_asked(values),
             sweep=_only(sweeps),
             serve=_serve(serve, serve_version, serve_timeout),
             service=service_asked(values),
@@ -273,15 +276,16 @@ def worker(master_host: str, master_port: int, processes: int | None) -> None:
     metavar="FILE",
     help="Hold the figures against what `kvswarm validate --json` had estimated.",
 )
+@cost_options
 @click.option("--json", "as_json", is_flag=True, help="Print summary.json.")
-def report(path: Path, baseline: Path | None, estimate: Path | None, as_json: bool) -> int:
+def report(path: Path, **values: Any) -> int:
     """Make or remake the figures of a run directory, also after a crash.
 
     Example: kvswarm report runs/20260101T120000Z-standard-3f2a91
     """
-    from kvswarm.commands.report import report as make_report  # noqa: PLC0415
+    from kvswarm.commands.report import report_typed  # noqa: PLC0415
 
-    return make_report(path, as_json=as_json, baseline=baseline, estimate=estimate)
+    return report_typed(path, values)
 
 
 @commands.command()

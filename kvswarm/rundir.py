@@ -51,6 +51,14 @@ class PodInfo(msgspec.Struct, kw_only=True):
     image: str | None = None
     ready: bool = False
     restarts: int = 0
+    gpus: int | None = None
+    """GPUs, or slices of them, that its server asks for; None: not recorded."""
+    gpu_resource: str | None = None
+    """As Kubernetes names them: `nvidia.com/gpu`, `nvidia.com/mig-1g.10gb`."""
+    cpus: float | None = None
+    memory_gib: float | None = None
+    labels: dict[str, str] = {}
+    """Of its node, or those that it wants of one: product of the GPU, type of the machine."""
 
 
 class ServiceInfo(msgspec.Struct, kw_only=True):
@@ -247,6 +255,11 @@ class RunDir:
     def estimate(self) -> Path:
         """What `kvswarm validate` had estimated, where somebody gave it to the run."""
         return self.path / "estimate.json"
+
+    @property
+    def cost(self) -> Path:
+        """What ran and what it costs, as far as it is known."""
+        return self.path / "cost.json"
 
     @property
     def going_on(self) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from kvswarm.errors import EXIT_GATE_MISSED, EXIT_INVALID_MEASUREMENT, EXIT_PASSED
 from kvswarm.profiles.model import Profile
+from kvswarm.profiles.schema import COST_OF, ENERGY_PER
 
 SLO_NAME: Final = re.compile(r"(ttft|ttft_from_intended|itl|tpot|e2e)(?:_(p\d+|mean|max))?_ms")
 MINIMUM_GATES: Final = {
@@ -20,6 +21,12 @@ MINIMUM_GATES: Final = {
     "valid_output_share": ("outputs", "valid_share"),
 }
 """Gates that a run must reach, and where their figures stand; all others are not to be exceeded."""
+
+SPENT_GATES: Final = {
+    **{f"cost_per_{work}_usd": ("cost", f"per_{work}_usd") for work in COST_OF},
+    **{f"energy_{name}": ("energy", name) for name in ENERGY_PER},
+}
+"""Gates on what a run cost, and where their figures stand."""
 
 
 def exit_code(summary: dict[str, Any]) -> int:
@@ -43,8 +50,8 @@ def _gate(summary: dict[str, Any], name: str, limit: float) -> dict[str, Any]:
         requests = summary["requests"]
         ended = requests["ok"] + requests["failed"]
         value = requests["failed"] / ended if ended else None
-    elif name in MINIMUM_GATES:
-        part, key = MINIMUM_GATES[name]
+    elif name in MINIMUM_GATES or name in SPENT_GATES:
+        part, key = {**MINIMUM_GATES, **SPENT_GATES}[name]
         value = (summary[part] or {}).get(key)
     else:
         match = SLO_NAME.fullmatch(name)

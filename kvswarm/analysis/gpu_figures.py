@@ -3,23 +3,27 @@
 In:  the replicas that export GPU metrics (dcgm-exporter, Triton).
 Out: the `gpu` part of the summary's `server`, or None where nobody exports any.
 
-A GPU is known by its UUID, whatever other labels say: those of pods come and go. Where it is cut in
-parts (MIG), each part tells the power and energy of the whole; they count once.
+A GPU is known by its UUID, whatever other labels say: those of pods come and go. Without one, it is
+known by its number on its host. Where it is cut in parts (MIG), each part tells the power and
+energy of the whole; they count once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 
-from kvswarm.analysis.series import Level, Replica, Series, Span, level
+from kvswarm.analysis.power import GpuPower, by_counter, by_power
+from kvswarm.analysis.series import Level, Replica, Series, Span, level, read_replicas
 from kvswarm.analysis.server_names import GPUS, GpuNames, Pick
+from kvswarm.rundir import RunDir
 
 BLANK: Final = float(1 << 47)
 """DCGM says so, or more, where it knows no value."""
+NO_SPAN: Final = Span(0, 0, (0, 0), (0, 0), whole=False)
 Key = tuple[str, ...]
 
 
@@ -29,6 +33,8 @@ class GpuPages:
 
     replica: Replica
     span: Span
+    told: frozenset[str] = frozenset()
+    """GPUs that another exporter told of: each counts once."""
 
 
 def gpu_names() -> set[str]:
@@ -60,6 +66,26 @@ def power_level(replica: Replica, span: Span) -> Level | None:
     return None
 
 
+def read_gpu_power(run: RunDir) -> tuple[str, list[GpuPower]] | None:
+    """The best exporter there is, and what it told of each GPU; None where there is none.
+
+    Raises RunDirError where server.parquet is damaged.
+    """
+    replicas = read_replicas(run, sorted(gpu_names()))
+    for exporter, names in GPUS.items():
+        gpus: dict[str, GpuPower] = {}
+        for replica in replicas:
+            page = GpuPages(replica, NO_SPAN, told=frozenset(gpus))
+            power = _by_gpu(page, names, names.power, parts=False)
+            energy = _by_gpu(page, names, names.energy, parts=False)
+            gpus |= {
+                key[0]: GpuPower(power.get(key), energy.get(key)) for key in {**power, **energy}
+            }
+        if gpus:
+            return exporter, list(gpus.values())
+    return None
+
+
 def _figures(
     pages: Sequence[GpuPages], names: GpuNames, output_tokens: float | None
 ) -> dict[str, Any]:
@@ -69,12 +95,13 @@ def _figures(
     powers: list[float] = []
     energies: list[float | None] = []
     uuids: set[str] = set()
-    for page in pages:
+    for each in pages:
+        page = replace(each, told=frozenset(uuids))
         use = next(
             (found for pair in names.utilisation if (found := _by_gpu(page, names, pair))), {}
         )
         levels = [level([series], page.span, summed=True) for series in use.values()]
-        uses += [each for each in levels if each is not None]
+        uses += [found for found in levels if found is not None]
         used = _by_gpu(page, names, names.memory_used)
         if (memory := level(list(used.values()), page.span, summed=True)) is not None:
             memory_used.append(memory.max)
@@ -112,7 +139,9 @@ def _by_gpu(
     name, factor = pair
     groups: dict[Key, list[Series]] = {}
     for series in page.replica.pick(Pick(name)):
-        key: Key = (next((series.labels[k] for k in names.id_labels if k in series.labels), ""),)
+        key: Key = (_gpu_id(series.labels, names, page.replica.name),)
+        if key[0] in page.told:
+            continue
         if parts and names.part_label in series.labels:
             key += (series.labels[str(names.part_label)],)
         groups.setdefault(key, []).append(series)
@@ -129,6 +158,14 @@ def _by_gpu(
     return found
 
 
+def _gpu_id(labels: Mapping[str, str], names: GpuNames, replica: str) -> str:
+    """The UUID; where there is none, the number of the GPU on its host, or on this page."""
+    if uuid := labels.get(names.id_label):
+        return uuid
+    number = next((labels[k] for k in names.number_labels if k in labels), "")
+    return f"{labels.get('Hostname') or replica} {number}"
+
+
 def _memory_total(page: GpuPages, names: GpuNames) -> float | None:
     if names.memory_total is not None:
         total = _by_gpu(page, names, names.memory_total)
@@ -143,17 +180,15 @@ def _memory_total(page: GpuPages, names: GpuNames) -> float | None:
 
 
 def _energy_j(counter: Series | None, power: Series | None, span: Span) -> float | None:
-    """By the counter; where there is none, or it stands still, by the power over time."""
-    watts = None if power is None else level([power], span, summed=True)
-    if counter is not None and span.end_ns > span.start_ns:
-        inside = (counter.times_ns >= span.start_ns) & (counter.times_ns <= span.end_ns)
-        steps = np.diff(counter.values[inside])
-        grown = float(np.where(steps < 0, counter.values[inside][1:], steps).sum())
-        if grown > 0:
-            return grown
-    if watts is None or len(watts.times_ns) < 2:  # noqa: PLR2004 - a length of time has two ends
-        return None
-    return watts.mean * float(watts.times_ns[-1] - watts.times_ns[0]) / 1e9
+    """By the counter; where there is none, or it stands still, by the power over time.
+
+    None where less of the span was seen than can be filled up.
+    """
+    if counter is not None and len(counter.times_ns) > 1:
+        grown = by_counter(counter, span.start_ns, span.end_ns)
+        if grown.energy_j > 0 and grown.whole_j is not None:
+            return grown.whole_j
+    return None if power is None else by_power(power, span.start_ns, span.end_ns).whole_j
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -34,6 +34,7 @@ $features
 <div class="wide"><table class="facts">$facts</table></div>
 <h2>Gates</h2>
 <ul>$gates</ul>
+$cost
 $server
 $replicas
 <h2>Plots</h2>

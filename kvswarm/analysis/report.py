@@ -22,6 +22,7 @@ from plotly.offline import get_plotlyjs
 from kvswarm.analysis.estimates import estimate_lines
 from kvswarm.analysis.interleaved import interleave_lines
 from kvswarm.analysis.page import PAGE
+from kvswarm.analysis.report_cost import cost_html
 from kvswarm.analysis.report_replicas import replicas_html, replicas_plot
 from kvswarm.analysis.report_server import server_html, server_plots
 from kvswarm.analysis.rows import MOMENTS, Flags, Floats, ahead_ns, clock_offsets_ns, open_table
@@ -74,6 +75,7 @@ def report_page(run: RunDir, info: RunInfo, summary: dict[str, Any]) -> str:
         features=_features(summary),
         server=server_html(summary["server"]),
         replicas=_replicas(summary, columns),
+        cost=cost_html(summary),
         plots="".join(_plots(run, columns)),
         plotly=get_plotlyjs(),
         repeat=html.escape(shlex.join(info.argv or info.locust_argv)),

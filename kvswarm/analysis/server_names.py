@@ -194,8 +194,10 @@ KINDS: Final = {"vllm": VLLM, "trtllm": TRTLLM, "tgi": TGI, "triton": TRITON}
 class GpuNames:
     """One exporter of GPU metrics; each figure with the factor to our unit."""
 
-    id_labels: tuple[str, ...]
-    """Labels that name a GPU; the last may be missing."""
+    id_label: str
+    """Label that names a GPU, wherever it is."""
+    number_labels: tuple[str, ...] = ()
+    """Labels that tell GPUs of one host apart, where that one is missing; the first counts."""
     part_label: str | None = None
     """Label of a part of it (MIG); power and energy of a part are those of the whole."""
     utilisation: tuple[tuple[str, float], ...]
@@ -209,7 +211,8 @@ class GpuNames:
 MIB: Final = float(1 << 20)
 GPUS: Final = {
     "dcgm": GpuNames(
-        id_labels=("UUID", "Hostname"),
+        id_label="UUID",
+        number_labels=("gpu", "device", "pci_bus_id"),
         part_label="GPU_I_ID",
         utilisation=(("DCGM_FI_PROF_GR_ENGINE_ACTIVE", 1.0), ("DCGM_FI_DEV_GPU_UTIL", 0.01)),
         memory_used=("DCGM_FI_DEV_FB_USED", MIB),
@@ -218,7 +221,7 @@ GPUS: Final = {
         energy=("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", 1e-3),
     ),
     "triton": GpuNames(
-        id_labels=("gpu_uuid",),
+        id_label="gpu_uuid",
         utilisation=(("nv_gpu_utilization", 1.0),),
         memory_used=("nv_gpu_memory_used_bytes", 1.0),
         memory_total=("nv_gpu_memory_total_bytes", 1.0),

@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 
 from kvswarm.analysis.claims import claims_of, claims_section, contradicted
+from kvswarm.analysis.cost import Counted, cost_sections
 from kvswarm.analysis.counting import Tally
 from kvswarm.analysis.gates import gates_of
 from kvswarm.analysis.interleaved import Interleaved
@@ -140,6 +141,7 @@ def summarise(run: RunDir, table: TableReport | None = None) -> dict[str, Any]:
         "replicas": replicas.section(),
         "interleave": interleaved.section(),
     }
+    summary |= cost_sections(run, info, summary, _counted(totals, window))
     summary["gates"] = gates_of(summary, profile)
     return summary
 
@@ -253,6 +255,12 @@ def _duration_s(totals: Totals, window: Window | None) -> float:
     if window is not None:
         return (window.end_ns - window.start_ns) / 1e9
     return max(0.0, (totals.last_end_ns - totals.first_sent_ns) / 1e9) if totals.ok else 0.0
+
+
+def _counted(totals: Totals, window: Window | None) -> Counted | None:
+    if window is not None:
+        return Counted(window.start_ns, window.end_ns)
+    return Counted(totals.first_sent_ns, totals.last_end_ns) if totals.ok else None
 
 
 def _rates(totals: Totals, window: Window | None, duration_s: float) -> dict[str, Any]:

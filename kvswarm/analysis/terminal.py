@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kvswarm.analysis.cost_lines import cost_lines, energy_lines
 from kvswarm.analysis.estimates import estimate_lines
 from kvswarm.analysis.interleaved import interleave_lines
 from kvswarm.analysis.replica_lines import replica_lines
@@ -85,6 +86,8 @@ def _lines(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield from server_lines(summary["server"])
     if summary["replicas"] is not None:
         yield from (("replicas", line) for line in replica_lines(summary["replicas"]))
+    yield from (("cost", line) for line in cost_lines(summary["cost"]))
+    yield from (("energy", line) for line in energy_lines(summary["energy"]))
     if summary["estimate"] is not None:
         yield from (("estimate", line) for line in estimate_lines(summary["estimate"]))
     yield from (("claims", line) for line in claim_lines(summary))

@@ -23,11 +23,19 @@ from urllib.parse import urlsplit
 import click
 
 from kvswarm.commands.checks import check_flags, written_of
+from kvswarm.commands.cost_options import NO_COSTS
+from kvswarm.commands.costs import check_costs, keep_costs
 from kvswarm.commands.guard import guard_run
 from kvswarm.commands.in_cluster_options import InCluster
 from kvswarm.commands.load import FAR_WORKERS_WAIT_S, RunRequest
 from kvswarm.commands.report import report, show
-from kvswarm.errors import EXIT_INTERRUPTED, RunDirError, UsageError
+from kvswarm.errors import (
+    EXIT_GATE_MISSED,
+    EXIT_INTERRUPTED,
+    EXIT_PASSED,
+    RunDirError,
+    UsageError,
+)
 from kvswarm.kserve.attending import Wishes, acknowledge, collect
 from kvswarm.kserve.cluster import Cluster
 from kvswarm.kserve.handing import State
@@ -66,6 +74,7 @@ def run_on_cluster(request: RunRequest, asked: InCluster) -> int:
     written = written_of(request)
     profile = written.profile
     check_flags(_as_checked_here(request), profile)
+    check_costs(request.costs, profile.cost)
     guard_run(request, written)
     if request.baseline is not None and _names_files(profile):
         raise UsageError(
@@ -135,8 +144,12 @@ def concluded(state: State, target: Path, request: RunRequest) -> int:
         error = RunDirError(f"on the cluster: {message}{kept}")
         error.exit_code = code
         raise error
-    if request.baseline is not None:
-        report(target, as_json=request.as_json, baseline=request.baseline)
+    costs = request.costs
+    if request.baseline is not None or costs != NO_COSTS:
+        keep_costs(RunDir(target), costs)
+        remade = report(target, as_json=request.as_json, baseline=request.baseline)
+        if costs != NO_COSTS and code in {EXIT_PASSED, EXIT_GATE_MISSED}:
+            code = remade  # over there, nobody knew the prices that its gates may limit
     else:
         show(target, as_json=request.as_json)
     return code

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
+from kvswarm.commands.cost_options import NO_COSTS, CostAsked
 from kvswarm.commands.in_cluster_options import InCluster
 from kvswarm.commands.serve import Serve
 from kvswarm.commands.service_options import ServiceAsked
@@ -80,6 +81,8 @@ class RunRequest:
     """The service of KServe to measure."""
     handover: Handover | None = None
     """What was found of it."""
+    costs: CostAsked = NO_COSTS
+    """Prices, and what a replica is."""
     sweep: str | None = None
     """`KEY=V1,V2,...`: one run for each value."""
     hand_over_port: int | None = None

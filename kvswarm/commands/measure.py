@@ -15,6 +15,7 @@ from typing import Final
 from rich.console import Console
 
 from kvswarm.commands.checks import with_target
+from kvswarm.commands.costs import keep_costs
 from kvswarm.commands.load import Ended, RunRequest, generate, plain_command
 from kvswarm.commands.report import report
 from kvswarm.commands.serve import served, server_command
@@ -108,6 +109,7 @@ def _conclude(run_dir: RunDir, ended: Ended, request: RunRequest) -> int:
         raise _no_figures(run_dir, ended, f"the load could not be made; {_how(ended)}", info.notes)
     elif info.ended is None:
         _say(f"{_how(ended)} unexpectedly; its log: {run_dir.locust_log}")
+    keep_costs(run_dir, request.costs)
     code = report(
         run_dir.path,
         as_json=request.as_json,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from rich.console import Console
@@ -12,8 +13,16 @@ from kvswarm.analysis.estimates import keep_estimate
 from kvswarm.analysis.finish import finish
 from kvswarm.analysis.gates import exit_code
 from kvswarm.analysis.terminal import render
+from kvswarm.commands.cost_options import cost_asked
+from kvswarm.commands.costs import keep_costs
 from kvswarm.errors import RunDirError
 from kvswarm.rundir import RunDir
+
+
+def report_typed(path: Path, values: dict[str, Any]) -> int:
+    """`report` by the flags; what they say of costs is kept. Raises UsageError, RunDirError."""
+    keep_costs(RunDir(path), cost_asked(values))
+    return report(path, **values)
 
 
 def report(

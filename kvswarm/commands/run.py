@@ -11,6 +11,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from kvswarm.commands.checks import check, written_of
+from kvswarm.commands.costs import check_costs
 from kvswarm.commands.dry_run import plan_of
 from kvswarm.commands.guard import guard_run
 from kvswarm.commands.load import RunRequest
@@ -20,6 +21,7 @@ from kvswarm.commands.sweep import sweep
 
 def run(request: RunRequest) -> int:
     """Run a load test, or a sweep of them, to its end; give the exit code. Raises KvswarmError."""
+    check_costs(request.costs, {})
     if request.in_cluster is not None:
         from kvswarm.commands.in_cluster import run_on_cluster  # noqa: PLC0415 - rarely needed
 
@@ -38,6 +40,7 @@ def run(request: RunRequest) -> int:
     written = written_of(request)
     profile = written.profile
     check(request, profile)
+    check_costs(request.costs, profile.cost)
     guard_run(request, written)
     if request.dry_run:
         Console(soft_wrap=True).print_json(data=plan_of(request, profile))

@@ -25,6 +25,7 @@ from kvswarm.kserve.addresses import Address, address_of
 from kvswarm.kserve.asleep import Awaited, wait_until_asleep
 from kvswarm.kserve.cluster import Cluster
 from kvswarm.kserve.found import FoundService
+from kvswarm.kserve.node_labels import with_node_labels
 from kvswarm.kserve.refusals import ClusterError, NotAllowedError
 from kvswarm.kserve.relay import Relay, Scraped, page_of
 from kvswarm.kserve.services import find_service
@@ -172,6 +173,8 @@ def find_measured(asked: ServiceAsked, gateway: str | None) -> Measured:
             f"{name} in namespace {service.namespace} is not ready: {service.why_not_ready}",
             fix=f"See `kubectl describe -n {service.namespace} {name}`; wait until it is ready.",
         )
+    if service.pods:
+        service = replace(service, pods=with_node_labels(cluster, service.pods))
     inside = is_inside(cluster.server)
     address = address_of(service, inside=inside, gateway=gateway, resolves=_resolves)
     return Measured(cluster, service, address)
@@ -230,6 +233,11 @@ def info_of(measured: Measured) -> ServiceInfo:
                 image=pod.image,
                 ready=pod.ready,
                 restarts=pod.restarts,
+                gpus=pod.gpus,
+                gpu_resource=pod.gpu_resource,
+                cpus=pod.cpus,
+                memory_gib=pod.memory_gib,
+                labels=dict(pod.labels),
             )
             for pod in service.pods
         ]

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from kvswarm.analysis.baseline import differences
 from kvswarm.commands.checks import check, written_of
+from kvswarm.commands.costs import check_costs
 from kvswarm.commands.dry_run import plan_of
 from kvswarm.commands.guard import guard_run
 from kvswarm.commands.load import RunRequest
@@ -117,6 +118,7 @@ def _plan(request: RunRequest, swept: Swept) -> list[Planned]:
         try:
             written = written_of(each)
             check(each, written.profile)
+            check_costs(each.costs, written.profile.cost)
             guard_run(each, written, warned)
         except (ProfileError, UsageError) as error:
             told = error.message.replace(f"--set {swept.key}", f"{FLAG} {swept.key}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 CONTAINERS: Final = ("kserve-container", "main")
@@ -52,6 +52,14 @@ class FoundPod:
     helps a server on another node has no page."""
     words: tuple[str, ...]
     """The command line of its server."""
+    gpus: int = 0
+    """GPUs, or slices of them, that its server asks for."""
+    gpu_resource: str | None = None
+    cpus: float | None = None
+    """What it asks for; None: nothing."""
+    memory_gib: float | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Of its node, or those that it wants of one, which say what machine that is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

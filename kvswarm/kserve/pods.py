@@ -7,16 +7,21 @@ there are none, it is `/metrics` at the port that the server's container names.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from kvswarm.kserve.cluster import Cluster
+from kvswarm.kserve.clusters.place import BYTES_PER_GIB, number
 from kvswarm.kserve.found import CONTAINERS, FoundPod, main_container, words_of
 from kvswarm.kserve.kinds import KINDS
+from kvswarm.kserve.node_labels import kept
 
 PORT: Final = 8080
 PORT_NOTE: Final = "prometheus.kserve.io/port"
 PATH_NOTE: Final = "prometheus.kserve.io/path"
+DEVICE: Final = re.compile(r"/(gpu|mig-|gaudi|i915|xe)")
+"""Names of resources that are GPUs, or slices of them."""
 ROLE: Final = "llm-d.ai/role"
 
 
@@ -58,7 +63,23 @@ def read_pod(document: Mapping[str, Any]) -> FoundPod:
         counts=container.get("name") in CONTAINERS
         and (metadata.get("labels") or {}).get(ROLE) != "prefill",
         words=words_of(container),
+        labels=kept(spec.get("nodeSelector") or {}),
+        **_machine(container.get("resources") or {}),
     )
+
+
+def _machine(resources: Mapping[str, Any]) -> dict[str, Any]:
+    """GPUs, CPU and memory that a container asks for; what has a limit alone asks for that."""
+    asked = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+    devices = {name: number(str(text)) for name, text in asked.items() if DEVICE.search(name)}
+    resource = next((name for name, count in devices.items() if count), None)
+    memory_bytes = number(str(asked.get("memory", "")))
+    return {
+        "gpus": 0 if resource is None else round(devices[resource] or 0),
+        "gpu_resource": resource,
+        "cpus": number(str(asked.get("cpu", ""))),
+        "memory_gib": None if memory_bytes is None else memory_bytes / BYTES_PER_GIB,
+    }
 
 
 def _status_of(status: Mapping[str, Any], container: str | None) -> dict[str, Any]:

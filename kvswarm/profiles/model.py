@@ -166,6 +166,8 @@ class Profile:
     """`ttft_ms`, `itl_p99_ms`, ... to the limit in ms; a request that meets all is goodput."""
     gate: Mapping[str, float] = field(default_factory=dict)
     """`error_share`, `goodput_share`, `ttft_p99_ms`, ...: missed, and the run exits 1."""
+    cost: Mapping[str, Any] = field(default_factory=dict)
+    """Prices, and what a replica is; see `kvswarm.serving.prices`."""
     timeouts: Timeouts = field(default_factory=Timeouts)
     verdict: VerdictLimits = field(default_factory=VerdictLimits)
     on_worker_loss: Literal["continue", "stop"] = "continue"

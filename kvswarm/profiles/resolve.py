@@ -93,6 +93,7 @@ def resolve(
         cooldown=cooldown,
         slo=_floats(values.get("slo", {})),
         gate=_floats(values.get("gate", {})),
+        cost=values.get("cost", {}),
         timeouts=Timeouts(**_floats(values.get("timeouts", {}))),
         verdict=VerdictLimits(**_floats(values.get("verdict", {}))),
         on_worker_loss=values.get("on_worker_loss", "continue"),

@@ -25,6 +25,11 @@ SCHEMA_PATH: Final = Path(__file__).with_name("profile.schema.json")
 
 LATENCIES: Final = ("ttft", "ttft_from_intended", "itl", "tpot", "e2e")
 PERCENTILES: Final = ("p50", "p75", "p90", "p95", "p99", "p999")
+COST_OF: Final = (
+    "hour", "request", "successful_request", "good_request", "valid_answer",
+    *(f"{unit}_{kind}tokens" for unit in ("1k", "million") for kind in ("input_", "output_", "")),
+)  # fmt: skip
+ENERGY_PER: Final = ("j_per_request", "j_per_output_token", "wh_per_1k_output_tokens")
 
 SLO_KEYS: Final = tuple(
     [f"{name}_ms" for name in LATENCIES]
@@ -33,6 +38,8 @@ SLO_KEYS: Final = tuple(
 GATE_KEYS: Final = tuple(
     ["error_share", "goodput_share", "goodput_rps", "output_tokens_per_s", "valid_output_share"]
     + [f"{name}_{figure}_ms" for name, figure in product(LATENCIES, ("mean", "max", *PERCENTILES))]
+    + [f"cost_per_{work}_usd" for work in COST_OF]
+    + [f"energy_{name}" for name in ENERGY_PER]
 )
 
 SLO_EXAMPLES: Final = "ttft_ms, itl_p99_ms, tpot_ms, e2e_ms"

@@ -259,8 +259,10 @@ class StandInService:
 
     def _pod(self, port: int) -> dict[str, Any]:
         image, arguments = IMAGE, []
+        resources: dict[str, Any] = {}
         if not self._llm:
             model = self._document["spec"]["predictor"]["model"]
+            resources = model.get("resources", {})
             image, arguments = model.get("image", IMAGE), model.get("args", [])
             if "runtime" in model:
                 runtime = self._world.keep_asking(
@@ -293,6 +295,7 @@ class StandInService:
                         "name": "main" if self._llm else "kserve-container",
                         "image": image,
                         "args": arguments,
+                        "resources": resources,
                         "ports": [{"containerPort": port, "protocol": "TCP"}],
                     }
                 ],

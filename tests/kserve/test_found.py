@@ -389,3 +389,27 @@ def test_a_path_that_ends_in_v1_is_the_api() -> None:
     """Nothing is laid behind it twice."""
     assert with_path("http://a/openai/v1", "/v1") == "http://a/openai/v1"
     assert with_path("http://a/", None) == "http://a"
+
+
+# -- the machine --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("resources", "machine"),
+    [
+        ({"limits": {"nvidia.com/gpu": "2", "cpu": "8", "memory": "64Gi"}},
+         (2, "nvidia.com/gpu", 8.0, 64.0)),
+        ({"requests": {"cpu": "1500m"}, "limits": {"cpu": "4", "nvidia.com/mig-1g.10gb": 1}},
+         (1, "nvidia.com/mig-1g.10gb", 1.5, None)),
+        ({"limits": {"nvidia.com/gpu": "0", "cpu": "2", "memory": "4G", "rdma/hca": "1"}},
+         (0, None, 2.0, 4e9 / 2**30)),
+        ({}, (0, None, None, None)),
+    ],
+    ids=["gpus", "a slice", "none", "nothing asked"],
+)  # fmt: skip
+def test_what_a_pod_asks_for_is_what_its_servers_container_does(
+    resources: dict[str, Any], machine: tuple[object, ...]
+) -> None:
+    """Requests go before limits; a network card is no GPU."""
+    found = read_pod(pod(container={"resources": resources}))
+    assert (found.gpus, found.gpu_resource, found.cpus, found.memory_gib) == machine

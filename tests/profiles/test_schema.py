@@ -20,7 +20,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "profiles.md"
 FREE = {
     "characteristics", "vllm_features", "request", "speculative", "adapters", "mix",
     "structured_output.schema", "structured_output.constraints[].schema", "tools[].result",
-    "tools[].function.parameters",
+    "tools[].function.parameters", "cost.gpu_hour_usd",
 }  # fmt: skip
 
 
