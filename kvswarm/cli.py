@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import kvswarm
-from kvswarm import cli_cluster
-from kvswarm.commands.compare_options import ListsCommand, compare_flags
+from kvswarm import cli_analysis, cli_cluster
+from kvswarm.commands.compare_options import CompareCommand, compare_flags
 from kvswarm.commands.cost_options import cost_asked, cost_options
 from kvswarm.commands.in_cluster_options import in_cluster_asked, in_cluster_options
 from kvswarm.commands.run_flags import Processes, interleaved_url, run_options
@@ -338,12 +338,18 @@ def validate(**values: Any) -> int:
     return validate_typed(values)
 
 
-@commands.command(cls=ListsCommand, params=compare_flags())
+@commands.command(cls=CompareCommand, params=compare_flags())
 def compare(**values: Any) -> int:
-    """Deploy backends or quantizations of a model in turn, and measure each on the same machine.
+    """Compare finished runs; or deploy backends or quantizations of a model in turn, and those.
+
+    Example: kvswarm compare runs/fp16 runs/awq
 
     Example: kvswarm compare --model hf://Qwen/Qwen3-8B --backends vllm tgi --namespace llm
     """
+    if values["runs"]:
+        from kvswarm.commands.compare_runs import compare_runs_typed  # noqa: PLC0415
+
+        return compare_runs_typed(values)
     from kvswarm.commands.compare import compare_typed  # noqa: PLC0415 - keeps --help quick
 
     return compare_typed(values, _redacted(sys.argv[1:]))
@@ -386,7 +392,7 @@ def calibrate(max_streams: int, error_share: float) -> int:
     return run_calibration(max_streams=max_streams, error_share=error_share)
 
 
-for each in cli_cluster.COMMANDS:
+for each in (*cli_cluster.COMMANDS, *cli_analysis.COMMANDS):
     commands.add_command(each)
 
 

@@ -7,7 +7,7 @@ Requests that are served together share a queue and a batch, so neighbours are a
 bootstrap of single requests would give intervals that are too narrow. So whole blocks of neighbours
 are resampled (Carlstein, Annals of Statistics 14, 1986, 1171-1179; Kuensch, ibid. 17, 1989,
 1217-1241), each some times as long as the observations remember: their integrated autocorrelation
-time, by Geyer's initial positive sequence (Statistical Science 7, 1992, 473-483).
+time, by Geyer's initial monotone sequence (Statistical Science 7, 1992, 473-483).
 
 A quantile over resampled blocks needs no sorting: each block is a histogram, a resample a sum of
 histograms. So a million requests cost as much as some thousands.
@@ -15,7 +15,6 @@ histograms. So a million requests cost as much as some thousands.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,14 +24,18 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-LENGTHS: Final = 5.0
-"""Block length by autocorrelation times: the variance of longer blocks is off by under a tenth."""
+LENGTHS: Final = 10.0
+"""Block length by autocorrelation times, where there are many: `edge_share` is a twentieth then."""
+LEAST_LENGTHS: Final = 5.0
+FEW_BLOCKS: Final = 8
+"""So many blocks may be as short as `LEAST_LENGTHS`."""
 LEAST_BLOCKS: Final = 6
 """Fewer blocks say too little of how much they differ."""
 MOST_BLOCKS: Final = 400
 EXACT_VALUES: Final = 1024
 """So many different values have a bin each; more share bins, finer towards the tail."""
-REPLICATES: Final = 1000
+REPLICATES: Final = 500
+ROUNDS: Final = 3
 
 
 def autocorrelation_time(values: Floats) -> float:
@@ -44,8 +47,19 @@ def autocorrelation_time(values: Floats) -> float:
         return 1.0
     size = 1 << (2 * count - 1).bit_length()
     spectrum = np.fft.rfft(centred, size)
-    covariances = np.fft.irfft(spectrum * spectrum.conj(), size)[: count // 2] / count
-    pairs = covariances[: len(covariances) // 2 * 2].reshape(-1, 2).sum(axis=1) / variance
+    covariances = np.fft.irfft(spectrum * spectrum.conj(), size)[: count // 2] / variance
+    # Each sum over a lag by as many products as it has, not by more: else far lags look small.
+    correlations = covariances / np.arange(count, count - len(covariances), -1)
+    time = _time_of(correlations)
+    for _ in range(ROUNDS):
+        # The mean is that of the observations themselves, which hides time / count of each.
+        time = min(count / 2.0, _time_of(correlations + time / count * (1.0 - correlations)))
+    return time
+
+
+def _time_of(correlations: Floats) -> float:
+    """Sum what is not noise."""
+    pairs = correlations[: len(correlations) // 2 * 2].reshape(-1, 2).sum(axis=1)
     ends = np.flatnonzero(pairs <= 0)
     kept = pairs[: ends[0]] if len(ends) else pairs
     # Geyer's monotone sequence: what noise adds far out is no memory.
@@ -54,7 +68,18 @@ def autocorrelation_time(values: Floats) -> float:
 
 def block_count(count: int, time: float) -> int:
     """Into how many blocks so many observations with this autocorrelation time are cut."""
-    return int(min(MOST_BLOCKS, count // math.ceil(LENGTHS * time)))
+    times = count / time
+    blocks = max(times / LENGTHS, min(FEW_BLOCKS, times / LEAST_LENGTHS))
+    return int(min(MOST_BLOCKS, blocks))
+
+
+def edge_share(count: int, blocks: int, time: float) -> float:
+    """The share of the variance that cutting into blocks hides, as neighbours are cut apart.
+
+    That of a first-order autoregression, whose means over `length` have the variance
+    `time / length * (1 - time / (2 * length))` for long memories, and none without memory.
+    """
+    return max(0.0, time - 1.0 / time) * blocks / (2.0 * count)
 
 
 def block_of(count: int, blocks: int) -> Integers:
@@ -83,8 +108,14 @@ class Histograms:
         """The quantile of each resample, between bins in proportion; shape (replicates,)."""
         cumulated = np.cumsum(weights @ self.counts, axis=1)
         targets = share * cumulated[:, -1]
-        pairs = zip(targets, cumulated, strict=True)
-        return np.array([np.interp(target, row, self.values) for target, row in pairs])
+        upper = np.minimum((cumulated < targets[:, None]).sum(axis=1), len(self.values) - 1)
+        lower = np.maximum(upper - 1, 0)
+        rows = np.arange(len(targets))
+        below, above = cumulated[rows, lower], cumulated[rows, upper]
+        # Before the first bin there is nothing to be between.
+        part = np.where(upper > lower, (targets - below) / np.maximum(above - below, 1.0), 0.0)
+        result: Floats = self.values[lower] + part * (self.values[upper] - self.values[lower])
+        return result
 
     def mean(self, weights: Floats) -> Floats:
         """The mean of each resample."""

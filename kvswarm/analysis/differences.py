@@ -28,6 +28,7 @@ from kvswarm.analysis.blocks import (
     block_count,
     block_of,
     block_weights,
+    edge_share,
     histograms,
 )
 
@@ -85,6 +86,8 @@ class Difference:
     blocks: int
     """Independent pieces of the smaller side, about."""
     paired: bool
+    error: float | None
+    """The standard error of the difference."""
     needed: int | None
     """Values a side with which a change of `RELEVANT_SHARE` would be found in 80 of 100 cases."""
 
@@ -109,7 +112,7 @@ def compare_samples(
     low = high = p_value = needed = None
     if errors is not None:
         low, high, p_value = _judged(ours - theirs, errors, blocks - 1)
-        needed = _needed(errors, theirs, count)
+        needed = needed_values(errors, theirs, count)
     return Difference(
         difference=ours - theirs,
         reference=theirs,
@@ -119,6 +122,7 @@ def compare_samples(
         count=count,
         blocks=blocks,
         paired=paired,
+        error=errors,
         needed=needed,
     )
 
@@ -142,7 +146,7 @@ def _standard_error(
         times = [_memory([there[~np.isnan(there)] for there in both])] * 2
     counts = [block_count(len(side.index), time) for side, time in zip(sides, times, strict=True)]
     blocks = min(counts)
-    if blocks < LEAST_BLOCKS or not all(_tells(side.values, statistic) for side in sides):
+    if blocks < LEAST_BLOCKS or not all(tells(side.values, statistic) for side in sides):
         return None, blocks
     generator = np.random.default_rng(SEED)
     edges = bins_of(one.values, other.values)
@@ -158,7 +162,11 @@ def _standard_error(
         else:
             resampled.append(cut.quantile(statistic, weights))
     spread = float(np.std(resampled[0] - resampled[1], ddof=1))
-    return spread * math.sqrt(blocks / (blocks - 1)), blocks
+    hidden = max(
+        edge_share(len(side.index), size, time)
+        for side, size, time in zip(sides, counts, times, strict=True)
+    )
+    return spread * math.sqrt(blocks / (blocks - 1) / (1.0 - hidden)), blocks
 
 
 def _pull(sample: Sample, statistic: Statistic) -> list[Floats]:
@@ -189,7 +197,8 @@ def _by_request(values: Floats, sample: Sample) -> Floats:
     return means
 
 
-def _tells(values: Floats, statistic: Statistic) -> bool:
+def tells(values: Floats, statistic: Statistic) -> bool:
+    """Whether enough values lie beyond a quantile for its place to be known."""
     if statistic == "mean":
         return True
     return len(values) * min(statistic, 1.0 - statistic) >= LEAST_BEYOND
@@ -206,16 +215,21 @@ def _judged(difference: float, error: float, freedom: int) -> tuple[float, float
     return difference - half, difference + half, p_value
 
 
-def _needed(error: float, reference: float, count: int) -> int | None:
-    """Values a side that would show a relevant change, if the spread stayed as it is."""
-    relevant = abs(reference) * RELEVANT_SHARE
-    if relevant == 0.0:
+def needed_values(
+    error: float, reference: float, count: int, *, share: float = RELEVANT_SHARE, tests: int = 1
+) -> int | None:
+    """Values a side that would show a change by a share of the reference in 80 of 100 cases.
+
+    As many as there are, at the least. The spread is taken to stay as it is. `tests`: of how many
+    figures this is one, where their p-values are corrected for that. None: the reference is 0.
+    """
+    from scipy.stats import norm  # noqa: PLC0415 - half a second, which few commands need
+
+    change = abs(reference) * share
+    if change == 0.0:
         return None
-    return max(count, math.ceil(count * (error * Z_SUM / relevant) ** 2))
-
-
-Z_SUM: Final = 1.959964 + 0.841621
-"""Standard normal quantiles of the confidence, two-sided, and of the power."""
+    sigmas = float(norm.isf((1 - CONFIDENCE) / 2 / tests) + norm.ppf(POWER))
+    return max(count, math.ceil(count * (error * sigmas / change) ** 2))
 
 
 def hold(p_values: Sequence[float | None]) -> list[float | None]:

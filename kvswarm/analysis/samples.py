@@ -9,7 +9,7 @@ and ended says more of its length than of the server.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +18,8 @@ import numpy as np
 from kvswarm.analysis.blocks import Floats, Integers
 from kvswarm.analysis.differences import Sample, Statistic
 from kvswarm.analysis.rows import Rows, read_rows
+from kvswarm.analysis.slos import meets_all_slos
+from kvswarm.profiles.model import profile_from_dict
 from kvswarm.rundir import RunDir
 
 SLICES: Final = 400
@@ -70,6 +72,22 @@ FIGURES: Final = (
         statistic="mean",
         more_is_better=True,
     ),
+    Figure(
+        name="goodput_rps",
+        heading="goodput/s",
+        unit="requests/s",
+        sample="goodput_rps",
+        statistic="mean",
+        more_is_better=True,
+    ),
+    Figure(
+        name="goodput_share",
+        heading="goodput",
+        unit="",
+        sample="good",
+        statistic="mean",
+        more_is_better=True,
+    ),
     Figure(name="error_share", heading="errors", unit="", sample="error", statistic="mean"),
     Figure(
         name="valid_output_share",
@@ -81,7 +99,7 @@ FIGURES: Final = (
     ),
 )
 PER_REQUEST: Final = ("ttft_ms", "tpot_ms", "e2e_ms")
-OVER_TIME: Final = ("output_tokens_per_s", "requests_per_s")
+OVER_TIME: Final = ("output_tokens_per_s", "requests_per_s", "goodput_rps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +113,22 @@ class RunSamples:
 
 
 def samples_of(run: RunDir) -> RunSamples:
-    """Read a run's samples. Raises RunDirError where its table is damaged."""
-    parts = [_part(rows) for rows in read_rows(run)]
+    """Read a run's samples. Raises RunDirError where its table is damaged.
+
+    Goodput has values where the profile has SLOs or answers were judged: else it is throughput.
+    """
+    slo = profile_from_dict(run.read_info().profile).slo
+    parts = [_part(rows, slo) for rows in read_rows(run)]
     whole = {name: np.concatenate([part[name] for part in parts]) for name in PARTS}
-    order = np.argsort(whole["sent_ns"], kind="stable")
+    order = np.argsort(whole["moment_ns"], kind="stable")
     whole = {name: values[order] for name, values in whole.items()}
     good = whole["ok"] == 1.0
     index = whole["index"].astype(np.int64)
+    if not slo and np.isnan(whole["valid"]).all():
+        whole["good"] = np.full(len(good), np.nan)
     samples = {name: Sample.of(whole[name][good], index[good]) for name in PER_REQUEST}
     samples["error"] = Sample.of(1.0 - whole["ok"], index)
+    samples["good"] = Sample.of(whole["good"], index)
     samples["valid"] = Sample.of(whole["valid"][good], index[good])
     samples["itl_ms"] = _gaps(run, index[good])
     samples |= _slices(whole, good)
@@ -112,21 +137,27 @@ def samples_of(run: RunDir) -> RunSamples:
 
 PLAIN: Final = (
     "index", "sent_ns", "first_token_ns", "last_token_ns", "end_ns", "completion_tokens",
-    *PER_REQUEST,
+    "events", *PER_REQUEST,
 )  # fmt: skip
-PARTS: Final = (*PLAIN, "ok", "valid")
+PARTS: Final = (*PLAIN, "moment_ns", "ok", "valid", "good")
 
 
-def _part(rows: Rows) -> dict[str, Floats]:
-    """The columns of the measured requests that were sent."""
-    wanted = rows.measured & ~np.isnan(rows["sent_ns"])
+def _part(rows: Rows, slo: Mapping[str, float]) -> dict[str, Floats]:
+    """The columns of the measured requests, but of those that the end of the run cancelled.
+
+    One that could not be sent failed as well; its moment is when it was to be.
+    """
+    wanted = rows.measured & (rows.texts["error_kind"] != "cancelled")
+    sent = rows["sent_ns"][wanted]
     valid = np.array(
         [np.nan if value is None else float(value) for value in rows.output_valid[wanted]]
     )
     return {
         **{name: rows[name][wanted] for name in PLAIN},
+        "moment_ns": np.where(np.isnan(sent), rows["intended_ns"][wanted], sent),
         "ok": rows.ok[wanted].astype(np.float64),
         "valid": valid.astype(np.float64),
+        "good": meets_all_slos(rows, slo)[wanted].astype(np.float64),
     }
 
 
@@ -157,15 +188,17 @@ def _slices(whole: dict[str, Floats], good: Any) -> dict[str, Sample]:
     A request counts in each slice by the part of its time that lies there, and its tokens by the
     part of the time in which they came: by its end alone, requests that end together make waves.
     """
-    sent = whole["sent_ns"]
+    sent = whole["sent_ns"][~np.isnan(whole["sent_ns"])]
     if len(sent) < 2 or sent[-1] <= sent[0]:  # noqa: PLR2004 - one moment is no time
         nothing = Sample.of(np.zeros(0), np.zeros(0, dtype=np.int64))
         return dict.fromkeys(OVER_TIME, nothing)
     edges = np.linspace(0.0, (sent[-1] - sent[0]) / 1e9, min(SLICES, len(sent)) + 1)
 
-    def seconds(name: str) -> Floats:
-        values: Floats = (whole[name][good] - sent[0]) / 1e9
+    def seconds(name: str, wanted: Any = good) -> Floats:
+        values: Floats = (whole[name][wanted] - sent[0]) / 1e9
         return values
+
+    met, tokens = whole["good"] == 1.0, whole["completion_tokens"][good]
 
     sums = {
         "requests_per_s": spread_over(edges, seconds("sent_ns"), seconds("end_ns"), 1.0),
@@ -173,9 +206,12 @@ def _slices(whole: dict[str, Floats], good: Any) -> dict[str, Sample]:
             edges,
             seconds("first_token_ns"),
             seconds("last_token_ns"),
-            np.nan_to_num(whole["completion_tokens"][good]),
+            np.where(np.isnan(tokens), whole["events"][good], tokens),
         ),
+        "goodput_rps": spread_over(edges, seconds("sent_ns", met), seconds("end_ns", met), 1.0),
     }
+    if np.isnan(whole["good"]).all():
+        sums["goodput_rps"] = np.full(len(edges) - 1, np.nan)
     index = np.arange(len(edges) - 1)
     return {name: Sample.of(each / np.diff(edges), index) for name, each in sums.items()}
 

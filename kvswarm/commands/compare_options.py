@@ -1,8 +1,12 @@
-"""The command line of `kvswarm compare`: lists of names, and the flags of `manifest` and `run`."""
+"""The command line of `kvswarm compare`: lists of names, and the flags of `manifest` and `run`.
+
+With run directories it compares those, and none of the flags of deployments and loads has a sense.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -83,12 +87,49 @@ OWN: Final = (
 )
 
 
-class ListsCommand(click.Command):
-    """A command whose `LISTS` take several words: `--backends vllm tgi`."""
+RUNS: Final = "runs"
+OF_RUNS: Final = (
+    click.Argument([RUNS], nargs=-1, metavar="[RUN_DIR]..."),
+    click.Option(
+        ["--baseline"],
+        type=click.Path(path_type=Path),
+        metavar="RUN_DIR",
+        help="The finished run that others are compared with; default: the first.",
+    ),
+)
+WITH_RUNS: Final = frozenset({RUNS, "baseline", "as_json", "help"})
+"""Parameters that have a sense with finished runs."""
+
+
+class CompareCommand(click.Command):
+    """A command whose `LISTS` take several words: `--backends vllm tgi`; or run directories."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Write each word of a list with its flag, as click wants it."""
-        return super().parse_args(ctx, spread_lists(args))
+        """Write each word of a list with its flag, as click wants it. Raises click.UsageError."""
+        words = spread_lists(args)
+        typed, _, order = self.make_parser(ctx).parse_args(args=list(words))
+        if isinstance(runs := typed.get(RUNS), tuple) and runs:  # click has a word for unset
+            ctx.meta[RUNS] = True
+            others = [each.opts[0] for each in order if each.name not in WITH_RUNS]
+            if others:
+                raise click.UsageError(
+                    f"{', '.join(dict.fromkeys(others))} with run directories: finished runs are "
+                    "compared as they are. Leave the flags away, or the directories, to deploy "
+                    "and measure.",
+                    ctx,
+                )
+        elif "baseline" in typed:
+            raise click.UsageError(
+                "--baseline: names one of several finished runs. Name their directories, too.", ctx
+            )
+        return super().parse_args(ctx, words)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """All parameters, or those alone that have a sense with finished runs."""
+        params = super().get_params(ctx)
+        if RUNS not in ctx.meta:
+            return params
+        return [param for param in params if param.name in WITH_RUNS]
 
 
 def spread_lists(words: Sequence[str]) -> list[str]:
@@ -133,7 +174,7 @@ def compare_flags() -> list[click.Parameter]:
     of_run = _flags(lambda command: run_options(command, without=NOT_OF_RUN))
     of_manifest = [each for each in _flags(manifest_options) if each.name not in NOT_OF_MANIFEST]
     of_deploy = [each for each in _flags(deploy_options) if each.name in OF_DEPLOY]
-    return [*OWN, *of_run, *of_manifest, *of_deploy]
+    return [*OF_RUNS, *OWN, *of_run, *of_manifest, *of_deploy]
 
 
 def _flags(add: Callable[[Callable[..., Any]], Callable[..., Any]]) -> list[click.Parameter]:

@@ -1,0 +1,134 @@
+"""What a comparison of finished runs is, as plain data.
+
+In:  what `comparison.py` found.  Out: `RunComparison`; `run_comparison.schema.json` describes it.
+"""
+
+from __future__ import annotations
+
+import json
+import string
+from functools import cache
+from importlib import resources
+from typing import Any, Final
+
+import jsonschema
+import msgspec
+
+from kvswarm.analysis.differences import CONFIDENCE, RELEVANT_SHARE
+
+SCHEMA: Final = "run_comparison.schema.json"
+SCHEMA_VERSION: Final = 1
+LABELS: Final = string.ascii_uppercase
+"""What runs are called, in the order in which they are given."""
+
+FASTER: Final = "faster"
+SLOWER: Final = "slower"
+HIGHER: Final = "higher"
+LOWER: Final = "lower"
+NO_DIFFERENCE: Final = "no difference that these runs can show"
+TOO_LITTLE: Final = "too little to tell"
+
+
+class RunFigures(msgspec.Struct, kw_only=True, frozen=True):
+    """One run, as summary.json has it."""
+
+    label: str
+    name: str
+    path: str
+    run_id: str
+    profile: str
+    model: str
+    backend: str | None
+    quantization: str | None
+    server_version: str | None
+    simulator: bool
+    concurrency: int | None
+    rate_rps: float | None
+    gpus: int | None
+    requests: int
+    """Measured requests."""
+    slo: dict[str, float]
+    verdict: str
+    reasons: list[str]
+    figures: dict[str, float | None]
+    """By their names in `FIGURES`; None: the run has none."""
+    cost: dict[str, float]
+    """Numbers of its sections `cost` and `energy`; empty where it has none."""
+
+
+class Change(msgspec.Struct, kw_only=True, frozen=True):
+    """One figure of a run against that of another, in the figure's unit."""
+
+    figure: str
+    verdict: str
+    why: str | None = None
+    """Why there is too little to tell."""
+    difference: float | None = None
+    reference: float | None = None
+    """The other's, over the same values that the difference is made of."""
+    change_share: float | None = None
+    ratio: float | None = None
+    """The one by the other."""
+    low: float | None = None
+    high: float | None = None
+    """Interval of 95 % of the difference."""
+    p_value: float | None = None
+    p_corrected: float | None = None
+    """For all figures of all runs of the comparison (Holm)."""
+    faster_share: float | None = None
+    """Latencies: how probably a request of the one is faster than one of the other."""
+    count: int = 0
+    """Values of the smaller side, or pairs."""
+    blocks: int = 0
+    paired: bool = False
+    needed_requests: int | None = None
+    """Requests of each run that would show a change of 5 % in 80 of 100 cases."""
+
+
+class Pair(msgspec.Struct, kw_only=True, frozen=True):
+    """One run against another, both by their labels."""
+
+    run: str
+    against: str
+    obstacles: list[str]
+    """What stands against the comparison; then there are no changes."""
+    changes: list[Change]
+
+
+class Sentence(msgspec.Struct, kw_only=True, frozen=True):
+    """What is said, and the figures that it is said of."""
+
+    text: str
+    figures: list[str]
+    """`LABEL.FIGURE` each."""
+
+
+class RunComparison(msgspec.Struct, kw_only=True, frozen=True):
+    """A comparison of finished runs."""
+
+    schema_version: int = SCHEMA_VERSION
+    confidence: float = CONFIDENCE
+    relevant_share: float = RELEVANT_SHARE
+    baseline: str
+    runs: list[RunFigures]
+    pairs: list[Pair]
+    tests: int
+    """p-values that were corrected together."""
+    notes: list[str] = []
+    sentences: list[Sentence] = []
+
+    def run(self, label: str) -> RunFigures:
+        """The run of a label."""
+        return self.runs[LABELS.index(label)]
+
+    def plain(self) -> dict[str, Any]:
+        """Plain data, as its schema has it."""
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        _validator().validate(plain)
+        return plain
+
+
+@cache
+def _validator() -> Any:
+    text = resources.files("kvswarm.analysis").joinpath(SCHEMA).read_text("utf-8")
+    return jsonschema.Draft202012Validator(json.loads(text))
