@@ -37,7 +37,7 @@ class Origin:
     model: str | None = None
     backend: str | None = None
     quantization: str | None = None
-    gpus: int | None = None
+    gpus: float | None = None
     """GPUs of all replicas together."""
 
 
@@ -68,6 +68,14 @@ class Member:
         service = self.info.target.service
         told = service.backend if service else None
         return self.origin.backend or told or ("simulator" if self.info.target.simulator else None)
+
+    @property
+    def gpus(self) -> float | None:
+        """GPUs of all replicas together, over time; None: not told."""
+        cost = self.summary.get("cost") or {}
+        if cost.get("gpus_per_replica") and cost.get("replicas_mean"):
+            return float(cost["gpus_per_replica"] * cost["replicas_mean"])
+        return self.origin.gpus
 
     @property
     def quantization(self) -> str | None:
@@ -101,10 +109,10 @@ def obstacles(one: Member, other: Member) -> list[str]:
     return list(_obstacles(one, other))
 
 
-def load_only(one: Member, other: Member) -> bool:
-    """Whether nothing but the load of two runs differs."""
-    found = differences(one.profile, other.profile)
-    return bool(found) and all(key.partition(".")[0] == "load" for key in found)
+def same_work(one: Member, other: Member) -> bool:
+    """Whether nothing stands against comparing two runs, but that their loads may differ."""
+    of_load = [key for key in differences(one.profile, other.profile) if key.startswith("load")]
+    return len(obstacles(one, other)) == len(of_load)
 
 
 def pairs_up(one: Member, other: Member) -> bool:

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from kvswarm.analysis.blocks import LEAST_BLOCKS, Floats
-from kvswarm.analysis.comparable import Member, load_only, obstacles, pairs_up
+from kvswarm.analysis.comparable import Member, obstacles, pairs_up, same_work
 from kvswarm.analysis.comparison_file import (
     FASTER,
     HIGHER,
@@ -45,12 +45,14 @@ from kvswarm.analysis.differences import (
     needed_values,
     tells,
 )
-from kvswarm.analysis.samples import FIGURES, OVER_TIME, Figure, samples_of
+from kvswarm.analysis.factors import factors_of
+from kvswarm.analysis.samples import FIGURES, OVER_TIME, Figure, RunSamples, samples_of
 from kvswarm.errors import UsageError
 
 SECTIONS: Final = ("cost", "energy")
-"""Sections of summary.json whose numbers are shown as they are, without interval."""
+"""Sections of summary.json whose figures by work are shown as they are, without interval."""
 LATENCY_UNIT: Final = "ms"
+OF_SLOS: Final = frozenset({"goodput_rps", "goodput_share"})
 
 
 def compare_runs(
@@ -67,18 +69,17 @@ def compare_runs(
             fix="Name the run directories, or a directory of `compare` or of a sweep.",
         )
     places = [place for place in range(len(members)) if place != baseline]
-    drafts = [list(_drafts(*_both(members, place, baseline))) for place in places]
-    p_values = hold([draft.p_value for of_pair in drafts for draft in of_pair])
-    tests = sum(value is not None for value in p_values)
-    corrected = iter(p_values)
+    drafts = [_drafts_of_runs(*_both(members, place, baseline)) for place in places]
+    changes, tests = _judged(drafts)
     pairs = [
         Pair(
             run=LABELS[place],
             against=LABELS[_against(members, place, baseline)],
             obstacles=obstacles(*_both(members, place, baseline)),
-            changes=[_change(draft, next(corrected), tests) for draft in of_pair],
+            same_work=same_work(members[place], members[baseline]),
+            changes=of_pair,
         )
-        for place, of_pair in zip(places, drafts, strict=True)
+        for place, of_pair in zip(places, changes, strict=True)
     ]
     comparison = RunComparison(
         baseline=LABELS[baseline],
@@ -87,7 +88,29 @@ def compare_runs(
         tests=tests,
         notes=list(notes),
     )
-    return msgspec.structs.replace(comparison, sentences=sentences(comparison))
+    return msgspec.structs.replace(
+        comparison, sentences=sentences(comparison), factors=factors_of(comparison)
+    )
+
+
+def changes_between(ours: RunSamples, theirs: RunSamples, *, paired: bool) -> list[Change]:
+    """Compare the samples of two runs, whatever they are of; a figure that neither has is left out.
+
+    `paired`: requests of the same index are the same request. Corrected for the figures of this
+    comparison alone.
+    """
+    changes, _ = _judged([list(_drafts(ours, theirs, paired=paired))])
+    return changes[0]
+
+
+def _judged(drafts: Sequence[Sequence[Draft]]) -> tuple[list[list[Change]], int]:
+    """Judge all figures of all pairs together; also give how many tests that are."""
+    p_values = hold([draft.p_value for of_pair in drafts for draft in of_pair])
+    tests = sum(value is not None for value in p_values)
+    corrected = iter(p_values)
+    return [
+        [_change(draft, next(corrected), tests) for draft in of_pair] for of_pair in drafts
+    ], tests
 
 
 def figure_value(summary: Mapping[str, Any], figure: Figure) -> float | None:
@@ -124,17 +147,17 @@ def _figures(member: Member, label: str) -> RunFigures:
         simulator=member.info.target.simulator,
         concurrency=load.concurrency,
         rate_rps=load.rate_rps,
-        gpus=member.origin.gpus,
+        gpus=member.gpus,
         requests=summary["requests"]["sent"],
         slo=dict(member.profile.slo),
         verdict=summary["verdict"]["status"],
         reasons=list(summary["verdict"]["reasons"]),
         figures={figure.name: figure_value(summary, figure) for figure in FIGURES},
         cost={
-            name: float(value)
+            f"{section}.{name}": float(value)
             for section in SECTIONS
             for name, value in (summary.get(section) or {}).items()
-            if isinstance(value, int | float) and not isinstance(value, bool)
+            if "per_" in name and isinstance(value, float)
         },
     )
 
@@ -142,7 +165,7 @@ def _figures(member: Member, label: str) -> RunFigures:
 def _against(members: Sequence[Member], place: int, baseline: int) -> int:
     """The run that one is compared with: the baseline, or its server under the same load."""
     one, base = members[place], members[baseline]
-    if not load_only(one, base):
+    if not obstacles(one, base) or not same_work(one, base):
         return baseline
     server = (base.backend, base.quantization, base.model)
     for number, other in enumerate(members):
@@ -180,22 +203,32 @@ class Draft:
         return self.difference.p_value if self.difference and not self.same else None
 
 
-def _drafts(one: Member, other: Member) -> Iterator[Draft]:
-    """Compare figure by figure what can be compared; figures that neither has are left out."""
+def _drafts_of_runs(one: Member, other: Member) -> list[Draft]:
+    """Compare figure by figure what can be compared."""
     if obstacles(one, other):
-        return
-    ours, theirs = samples_of(one.run), samples_of(other.run)
+        return []
+    samples = samples_of(one.run), samples_of(other.run)
+    drafts = list(_drafts(*samples, paired=pairs_up(one, other)))
+    if one.profile.slo == other.profile.slo:
+        return drafts
+    why = "the SLOs of the two differ"
+    return [
+        Draft(figure=draft.figure, difference=None, why=why)
+        if draft.figure.name in OF_SLOS
+        else draft
+        for draft in drafts
+    ]
+
+
+def _drafts(ours: RunSamples, theirs: RunSamples, *, paired: bool) -> Iterator[Draft]:
     requests = min(len(ours.by_name["error"].index), len(theirs.by_name["error"].index))
     faster: dict[str, float | None] = {}
     for figure in FIGURES:
         mine, yours = ours[figure], theirs[figure]
         if not len(mine.values) and not len(yours.values):
             continue
-        if figure.name.startswith("goodput") and one.profile.slo != other.profile.slo:
-            yield Draft(figure=figure, difference=None, why="the SLOs of the two differ")
-            continue
-        paired = pairs_up(one, other) and figure.name not in OVER_TIME
-        difference = compare_samples(mine, yours, figure.statistic, paired=paired)
+        together = paired and figure.name not in OVER_TIME
+        difference = compare_samples(mine, yours, figure.statistic, paired=together)
         if figure.unit == LATENCY_UNIT and figure.sample not in faster:
             faster[figure.sample] = faster_share(mine.values, yours.values)
         yield Draft(

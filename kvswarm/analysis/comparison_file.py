@@ -44,7 +44,8 @@ class RunFigures(msgspec.Struct, kw_only=True, frozen=True):
     simulator: bool
     concurrency: int | None
     rate_rps: float | None
-    gpus: int | None
+    gpus: float | None
+    """GPUs of all replicas together, over time; None: not known."""
     requests: int
     """Measured requests."""
     slo: dict[str, float]
@@ -53,7 +54,7 @@ class RunFigures(msgspec.Struct, kw_only=True, frozen=True):
     figures: dict[str, float | None]
     """By their names in `FIGURES`; None: the run has none."""
     cost: dict[str, float]
-    """Numbers of its sections `cost` and `energy`; empty where it has none."""
+    """What work costs by its sections `cost` and `energy`: `cost.per_request_usd`, ..."""
 
 
 class Change(msgspec.Struct, kw_only=True, frozen=True):
@@ -92,7 +93,54 @@ class Pair(msgspec.Struct, kw_only=True, frozen=True):
     against: str
     obstacles: list[str]
     """What stands against the comparison; then there are no changes."""
+    same_work: bool
+    """Whether the run and the baseline differ in nothing that stands against it but the load."""
     changes: list[Change]
+
+
+class FactorRow(msgspec.Struct, kw_only=True, frozen=True):
+    """A run by what was varied, with what one decides by. None: not known."""
+
+    run: str
+    backend: str | None
+    quantization: str | None
+    load: str
+    output_tokens_per_s: float | None
+    output_tokens_per_gpu_s: float | None
+    ttft_p95_ms: float | None
+    itl_p99_ms: float | None
+    goodput_share: float | None
+    per_million_output_tokens_usd: float | None
+
+
+class Front(msgspec.Struct, kw_only=True, frozen=True):
+    """Runs that no other one surpasses in both of two figures."""
+
+    more: str
+    """The figure of which more is better."""
+    less: str
+    """The figure of which less is better."""
+    runs: list[str]
+    """In the order of the first figure, the best first."""
+
+
+class Recommendation(msgspec.Struct, kw_only=True, frozen=True):
+    """Which run suits a use, and why."""
+
+    use_case: str
+    run: str | None
+    """None: nothing is to be said."""
+    text: str
+    figures: list[str]
+    """The figures that it is said of, `LABEL.FIGURE` each."""
+
+
+class Factors(msgspec.Struct, kw_only=True, frozen=True):
+    """Runs by backend, quantization and load."""
+
+    rows: list[FactorRow]
+    fronts: list[Front]
+    recommendations: list[Recommendation]
 
 
 class Sentence(msgspec.Struct, kw_only=True, frozen=True):
@@ -116,6 +164,8 @@ class RunComparison(msgspec.Struct, kw_only=True, frozen=True):
     """p-values that were corrected together."""
     notes: list[str] = []
     sentences: list[Sentence] = []
+    factors: Factors | None = None
+    """None: neither backend nor quantization nor load differs between the runs."""
 
     def run(self, label: str) -> RunFigures:
         """The run of a label."""

@@ -16,6 +16,8 @@ from kvswarm.analysis.comparison_file import (
     SLOWER,
     TOO_LITTLE,
     Change,
+    FactorRow,
+    Factors,
     Pair,
     RunComparison,
     RunFigures,
@@ -47,11 +49,62 @@ def render(comparison: RunComparison, console: Console | None = None) -> None:
     line(f"~ {NO_DIFFERENCE}; ? {TOO_LITTLE}; pp: percentage points.")
     for sentence in comparison.sentences:
         line(sentence.text)
+    if comparison.factors is not None:
+        _tell_factors(comparison.factors, console)
     for run in comparison.runs:
         for reason in run.reasons:
             line(f"{run.verdict:<10} {run.label}: {reason}")
     for note in comparison.notes:
         line(f"note       {note}")
+
+
+def _tell_factors(factors: Factors, console: Console) -> None:
+    table = Table()
+    rows = [factor_cells(row) for row in factors.rows]
+    for (heading, _), cells in zip(FACTOR_COLUMNS, zip(*rows, strict=True), strict=True):
+        if any(cell != "-" for cell in cells):
+            table.add_column(heading, justify="left" if heading in WORDS else "right")
+    for row in zip(
+        *(cells for cells in zip(*rows, strict=True) if set(cells) != {"-"}), strict=True
+    ):
+        table.add_row(*(escape(cell) for cell in row))
+    console.print(table)
+    for text in factor_lines(factors):
+        console.print(escape(text), soft_wrap=True, highlight=False)
+
+
+FACTOR_COLUMNS: Final = (
+    ("", "run"), ("backend", "backend"), ("quantization", "quantization"), ("load", "load"),
+    ("tok/s", "output_tokens_per_s"), ("tok/s/GPU", "output_tokens_per_gpu_s"),
+    ("TTFT p95", "ttft_p95_ms"), ("ITL p99", "itl_p99_ms"), ("goodput", "goodput_share"),
+    ("USD/M out", "per_million_output_tokens_usd"),
+)  # fmt: skip
+"""Headings and members of a row of factors."""
+WORDS: Final = frozenset({"", "backend", "quantization", "load"})
+
+
+def factor_cells(row: FactorRow) -> list[str]:
+    """The cells of a run by what was varied."""
+    values = [getattr(row, name) for _, name in FACTOR_COLUMNS]
+    cells = []
+    for (_, name), value in zip(FACTOR_COLUMNS, values, strict=True):
+        if value is None:
+            cells.append("-")
+        elif isinstance(value, float):
+            cells.append(f"{value:.1%}" if name.endswith("_share") else f"{value:,.2f}")
+        else:
+            cells.append(str(value))
+    return cells
+
+
+def factor_lines(factors: Factors) -> list[str]:
+    """Fronts and recommendations, a line each."""
+    lines = [
+        f"surpassed by none in {front.more} (more) and {front.less} (less): "
+        f"{', '.join(front.runs)}."
+        for front in factors.fronts
+    ]
+    return lines + [each.text for each in factors.recommendations]
 
 
 def run_text(run: RunFigures) -> str:

@@ -96,8 +96,14 @@ OF_RUNS: Final = (
         metavar="RUN_DIR",
         help="The finished run that others are compared with; default: the first.",
     ),
+    click.Option(
+        ["--html"],
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Also write the comparison of finished runs as a page.",
+    ),
 )
-WITH_RUNS: Final = frozenset({RUNS, "baseline", "as_json", "help"})
+WITH_RUNS: Final = frozenset({RUNS, "baseline", "html", "as_json", "help"})
 """Parameters that have a sense with finished runs."""
 
 
@@ -118,10 +124,12 @@ class CompareCommand(click.Command):
                     "and measure.",
                     ctx,
                 )
-        elif "baseline" in typed:
-            raise click.UsageError(
-                "--baseline: names one of several finished runs. Name their directories, too.", ctx
-            )
+        else:
+            for param in order:
+                if param in OF_RUNS[1:]:
+                    raise click.UsageError(
+                        f"{param.opts[0]}: is for finished runs. Name their directories, too.", ctx
+                    )
         return super().parse_args(ctx, words)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:

@@ -22,6 +22,7 @@ from kvswarm.commands.series_file import Outcome
 from kvswarm.commands.sweep_file import read_sweep
 from kvswarm.commands.swept import SWEEP_FILE
 from kvswarm.errors import EXIT_INVALID_MEASUREMENT, EXIT_PASSED, RunDirError, UsageError
+from kvswarm.rundir import write_atomically
 
 DONE: Final = "done"
 
@@ -29,12 +30,25 @@ DONE: Final = "done"
 def compare_runs_typed(values: Mapping[str, Any]) -> int:
     """Compare as the flags say, by their names; give the exit code. Raises KvswarmError."""
     comparison = compare_paths([Path(path) for path in values["runs"]], values["baseline"])
+    if values["html"] is not None:
+        _write_page(comparison, values["html"])
     if values["as_json"]:
         packed = msgspec.json.format(msgspec.json.encode(comparison.plain()), indent=2)
         sys.stdout.write(packed.decode() + "\n")
     else:
         render(comparison)
     return exit_code(comparison)
+
+
+def _write_page(comparison: RunComparison, path: Path) -> None:
+    from kvswarm.analysis.report_comparison import comparison_page  # noqa: PLC0415 - plotly is slow
+
+    try:
+        write_atomically(path, comparison_page(comparison).encode())
+    except OSError as error:
+        raise RunDirError(
+            f"--html {path}: cannot be written: {error}", fix="Choose another place."
+        ) from error
 
 
 def exit_code(comparison: RunComparison) -> int:
