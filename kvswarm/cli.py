@@ -277,6 +277,13 @@ def worker(master_host: str, master_port: int, processes: int | None) -> None:
     help="Hold the figures against what `kvswarm validate --json` had estimated.",
 )
 @cost_options
+@click.option(
+    "--format",
+    "formats",
+    metavar="md,csv,xlsx",
+    help="Write report.md, figures.csv, figures.xlsx beside report.html.",
+)
+@click.option("--png", is_flag=True, help="Draw the plots as pictures, into plots/, by Chromium.")
 @click.option("--json", "as_json", is_flag=True, help="Print summary.json.")
 def report(path: Path, **values: Any) -> int:
     """Make or remake the figures of a run directory, also after a crash.

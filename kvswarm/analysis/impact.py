@@ -37,7 +37,7 @@ OF_EFFECTS: Final = {
     "tpot_ms": "tpot_p50_ms",
 }
 """Figures of effects within a run, which are medians, by their names here."""
-COST: Final = "cost_per_million_output_tokens"
+COST: Final = "per_million_output_tokens_usd"
 WEIGHTS: Final = "weights_gib"
 WEIGHTS_LINE: Final = re.compile(r"Model loading took ([\d.]+) GiB")
 NOT_MEASURED: Final = "not measured"

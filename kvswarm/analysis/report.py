@@ -21,7 +21,7 @@ from plotly.offline import get_plotlyjs
 
 from kvswarm.analysis.estimates import estimate_lines
 from kvswarm.analysis.interleaved import interleave_lines
-from kvswarm.analysis.page import PAGE
+from kvswarm.analysis.page import PAGE, meaning
 from kvswarm.analysis.report_cost import cost_html
 from kvswarm.analysis.report_replicas import replicas_html, replicas_plot
 from kvswarm.analysis.report_server import server_html, server_plots
@@ -49,7 +49,27 @@ DEFINITIONS: Final = {
     "e2e_ms": ("E2E", "end of the response minus sent"),
     "connect_ms": ("connect", "DNS, TCP and TLS; not part of TTFT"),
 }
-STATISTICS: Final = ("mean", "p50", "p75", "p90", "p95", "p99", "p999", "max", "count")
+STATISTICS: Final = {
+    "mean": "arithmetic mean",
+    "p50": "half of the values are at or below: the median",
+    "p75": "three of four values are at or below",
+    "p90": "90 of 100 values are at or below",
+    "p95": "95 of 100 values are at or below",
+    "p99": "99 of 100 values are at or below",
+    "p999": "999 of 1,000 values are at or below",
+    "max": "the largest value",
+    "count": "how many values there are: requests, or for ITL gaps",
+}
+FACTS: Final = {
+    "pattern": "how requests arrive over time",
+    "requests": "of the measured phase; cancelled: in flight when the run ended",
+    "errors": "failed requests by kind; metrics.md defines each kind",
+    "duration": "from the first sent to the last end; of a run that ends by time, that time",
+    "output tokens/s": "tokens of successful requests, as the server counted them, by the duration",
+    "requests/s": "successful requests by the duration",
+    "goodput": "requests/s that met every SLO, with valid output where checked; and their share",
+    "seed": "of prompts and arrivals: the same seed sends the same requests",
+}
 COLUMNS: Final = (
     "intended_ns", "sent_ns", "first_token_ns", "end_ns", "ttft_ms", "e2e_ms", "error_kind",
     "events", "completion_tokens", "prompt_tokens", "phase", "worker",
@@ -106,21 +126,24 @@ def _facts(summary: dict[str, Any]) -> str:
         "seed": str(run["seed"]),
         "notes": "; ".join(run["notes"]) or "none",
     }
+    names = {
+        name: meaning(name, FACTS[name]) if name in FACTS else html.escape(name) for name in facts
+    }
     return "".join(
-        _row([("th", html.escape(name)), ("td", html.escape(text))]) for name, text in facts.items()
+        _row([("th", names[name]), ("td", html.escape(text))]) for name, text in facts.items()
     )
 
 
 def _latencies(summary: dict[str, Any]) -> str:
-    lines = [_row([("th", "ms"), *(("th", name) for name in STATISTICS)])]
-    for key, (label, meaning) in DEFINITIONS.items():
+    heads = [("th", meaning(name, text)) for name, text in STATISTICS.items()]
+    lines = [_row([("th", "ms"), *heads])]
+    for key, (label, text) in DEFINITIONS.items():
         figures = summary[key]
-        name = f'<abbr title="{html.escape(meaning)}">{html.escape(label)}</abbr>'
-        cells = [("th", name)]
+        cells = [("th", meaning(label, text))]
         for statistic in STATISTICS:
             value = figures[statistic]
-            text = "-" if value is None else f"{value:.2f}" if statistic != "count" else str(value)
-            cells.append(("td", text))
+            shown = "-" if value is None else f"{value:.2f}" if statistic != "count" else str(value)
+            cells.append(("td", shown))
         lines.append(_row(cells))
     return "".join(lines)
 
@@ -225,11 +248,20 @@ def _replicas(summary: dict[str, Any], columns: _Columns) -> str:
     wanted = columns.ok & ~np.isnan(columns.ttft_ms)
     points = _thinned(columns.sent_s[wanted], columns.ttft_ms[wanted])
     figure = replicas_plot(summary["replicas"], *points)
-    plot = "" if figure is None else _embed(figure, "replicas")
+    plot = "" if figure is None else embedded(figure, "replicas")
     return replicas_html(summary["replicas"], plot)
 
 
+def run_figures(run: RunDir) -> list[go.Figure]:
+    """The plots of a run's page. Raises RunDirError where its tables are damaged."""
+    return _figures(run, _Columns(run))
+
+
 def _plots(run: RunDir, columns: _Columns) -> list[str]:
+    return [embedded(figure, str(place)) for place, figure in enumerate(_figures(run, columns))]
+
+
+def _figures(run: RunDir, columns: _Columns) -> list[go.Figure]:
     over_time = [
         _over_time(columns, "TTFT", columns.ttft_ms),
         _over_time(columns, "E2E", columns.e2e_ms),
@@ -248,12 +280,11 @@ def _plots(run: RunDir, columns: _Columns) -> list[str]:
         _ttft_by_prompt(columns),
     ]
     figures = [*over_time[:2], *distributions, *over_time[2:]]
-    return [
-        _embed(figure, str(place)) for place, figure in enumerate(figures) if figure is not None
-    ]
+    return [figure for figure in figures if figure is not None]
 
 
-def _embed(figure: go.Figure, place: str) -> str:
+def embedded(figure: go.Figure, place: str) -> str:
+    """HTML of a plot, which the page's script draws; `place` is its own on the page."""
     height = figure.layout.height or HEIGHT_PX
     figure.update_layout(margin={"l": 60, "r": 20, "t": 40, "b": 45}, height=height)
     # "</" in a script would end it early.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from rich.console import Console
@@ -52,7 +52,7 @@ def render(summary: dict[str, Any], console: Console) -> None:
     console.print(table)
     if summary["variants"]:
         console.print(_variants(summary["variants"]))
-    for label, text in _lines(summary):
+    for label, text in told_lines(summary):
         console.print(escape(f"{label:10} {text}"), soft_wrap=True, highlight=False)
     verdict = summary["verdict"]
     console.print(f"verdict    {verdict['status']}", style=COLOURS[verdict["status"]])
@@ -60,7 +60,7 @@ def render(summary: dict[str, Any], console: Console) -> None:
         console.print(escape(f"  - {reason}"), soft_wrap=True, highlight=False)
 
 
-def _lines(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def told_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Everything that is told in a line, with its label."""
     requests, throughput, goodput = (summary[k] for k in ("requests", "throughput", "goodput"))
     yield (

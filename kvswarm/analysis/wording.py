@@ -5,6 +5,7 @@ In:  sections of summary.json.  Out: plain text; whoever shows it escapes it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from kvswarm.analysis.effects import effect_text
@@ -52,7 +53,7 @@ def _name(entry: dict[str, Any], *, several: bool) -> str:
     return f"{scenario}: {variant}"
 
 
-def effect_lines(summary: dict[str, Any]) -> list[str]:
+def effect_lines(summary: Mapping[str, Any]) -> list[str]:
     """A line per pair of variants that is compared, and one for the baseline."""
     pairs: dict[tuple[str, str], list[str]] = {}
     for effect in summary["effects"]:
@@ -67,7 +68,7 @@ def effect_lines(summary: dict[str, Any]) -> list[str]:
     return lines
 
 
-def claim_lines(summary: dict[str, Any]) -> list[str]:
+def claim_lines(summary: Mapping[str, Any]) -> list[str]:
     """What the server runs of what the profile claims: contradictions in full, the rest by name."""
     claims = summary["claims"]
     if not claims:
@@ -83,7 +84,7 @@ def claim_lines(summary: dict[str, Any]) -> list[str]:
     return lines
 
 
-def gate_lines(summary: dict[str, Any]) -> list[str]:
+def gate_lines(summary: Mapping[str, Any]) -> list[str]:
     """Gates with what they found."""
     lines = []
     for gate in summary["gates"]:

@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import msgspec
 from rich.console import Console
 
 from kvswarm.analysis.estimates import keep_estimate
 from kvswarm.analysis.finish import finish
+from kvswarm.analysis.formats import write_formats
 from kvswarm.analysis.gates import exit_code
 from kvswarm.analysis.terminal import render
 from kvswarm.commands.cost_options import cost_asked
@@ -20,9 +22,21 @@ from kvswarm.rundir import RunDir
 
 
 def report_typed(path: Path, values: dict[str, Any]) -> int:
-    """`report` by the flags; what they say of costs is kept. Raises UsageError, RunDirError."""
-    keep_costs(RunDir(path), cost_asked(values))
-    return report(path, **values)
+    """`report` by the flags; what they say of costs is kept. Raises KvswarmError."""
+    run = RunDir(path)
+    keep_costs(run, cost_asked(values))
+    formats, png = values.pop("formats"), values.pop("png")
+    code = report(path, **values)
+    written = []
+    if formats is not None:
+        written += write_formats(run, msgspec.json.decode(run.summary.read_bytes()), formats)
+    if png:
+        from kvswarm.commands.pictures import write_pictures  # noqa: PLC0415 - rarely needed
+
+        written += write_pictures(run)
+    for each in written:
+        click.echo(f"Wrote {each}", err=True)
+    return code
 
 
 def report(
