@@ -2,7 +2,7 @@
 
 One self-contained page, which may ask no host for anything: light and dark, on a phone and on
 paper. Meanings in `<abbr title>` show on hover and on focus; tables but `.facts` can be sorted by
-their headings. Plotly makes functions of text for its WebGL plots, hence 'unsafe-eval'.
+their headings.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HEAD: Final = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data: blob:;
- style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'">
+ style-src 'unsafe-inline'; script-src 'unsafe-inline'">
 <title>kvswarm: $title</title>
 <style>
 :root { color-scheme: light dark; --line: #8886; }
@@ -98,20 +98,6 @@ dark.addEventListener("change", () => paint(!dark.matches));
 addEventListener("beforeprint", () => paint(true));
 addEventListener("afterprint", () => paint(!dark.matches));
 
-const meaning = document.createElement("div");
-meaning.id = "meaning";
-meaning.setAttribute("role", "status");
-document.body.append(meaning);
-for (const word of document.querySelectorAll("abbr[title]")) {
-  word.tabIndex = 0;
-  const show = () => { meaning.textContent = word.textContent + ": " + word.title; };
-  const hide = () => { meaning.textContent = ""; };
-  word.addEventListener("focus", show);
-  word.addEventListener("blur", hide);
-  word.addEventListener("mouseenter", show);
-  word.addEventListener("mouseleave", hide);
-}
-
 const number = (cell) => {
   const text = cell.textContent.replace(/,/g, "");
   const found = /[-+]?[0-9]*[.]?[0-9]+(e[-+]?[0-9]+)?/i.exec(text);
@@ -123,6 +109,8 @@ for (const table of document.querySelectorAll("table:not(.facts)")) {
   const cells = [...head.cells];
   cells.forEach((cell, column) => {
     const button = document.createElement("button");
+    const word = cell.querySelector("abbr[title]");
+    if (word) { button.title = word.title; word.removeAttribute("title"); }
     button.append(...cell.childNodes);
     cell.append(button);
     cell.setAttribute("aria-sort", "none");
@@ -143,6 +131,20 @@ for (const table of document.querySelectorAll("table:not(.facts)")) {
       rows[0].parentNode.append(...sorted);
     });
   });
+}
+
+const meaning = document.createElement("div");
+meaning.id = "meaning";
+meaning.setAttribute("role", "status");
+document.body.append(meaning);
+for (const word of document.querySelectorAll("abbr[title], th button[title]")) {
+  if (word.tagName === "ABBR") word.tabIndex = 0;
+  const show = () => { meaning.textContent = word.textContent + ": " + word.title; };
+  const hide = () => { meaning.textContent = ""; };
+  word.addEventListener("focus", show);
+  word.addEventListener("blur", hide);
+  word.addEventListener("mouseenter", show);
+  word.addEventListener("mouseleave", hide);
 }
 </script>
 </body>

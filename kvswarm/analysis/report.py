@@ -35,7 +35,7 @@ from kvswarm.analysis.wording import (
 )
 from kvswarm.rundir import RunDir, RunInfo
 
-MAX_POINTS: Final = 5000
+MAX_POINTS: Final = 3000
 MAX_ITL_ROWS: Final = 4000
 TIME_BINS: Final = 120
 HEIGHT_PX: Final = 320
@@ -311,7 +311,7 @@ def _over_time(columns: _Columns, name: str, values_ms: NDArray[Any]) -> go.Figu
     if not wanted.any():
         return None
     times, values = _thinned(columns.sent_s[wanted], values_ms[wanted])
-    figure = go.Figure(go.Scattergl(x=times, y=values, mode="markers", marker={"size": 4}))
+    figure = go.Figure(go.Scatter(x=times, y=values, mode="markers", marker={"size": 4}))
     return figure.update_layout(
         title=f"{name} over time", xaxis_title="sent, s", yaxis_title=f"{name}, ms"
     )
@@ -339,7 +339,7 @@ def _ttft_by_prompt(columns: _Columns) -> go.Figure | None:
     if not len(tokens) or tokens.max() < LENGTHS_APART * tokens.min():
         return None
     lengths, values = _thinned(tokens, columns.ttft_ms[wanted])
-    figure = go.Figure(go.Scattergl(x=lengths, y=values, mode="markers", marker={"size": 4}))
+    figure = go.Figure(go.Scatter(x=lengths, y=values, mode="markers", marker={"size": 4}))
     return figure.update_layout(
         title="TTFT against prompt length", xaxis_title="prompt tokens", yaxis_title="TTFT, ms"
     )

@@ -90,7 +90,7 @@ def replicas_plot(
     end_s = max([*sent_s, *(each["at_s"] for each in replicas["series"]), 0.0])
     _add_counts(figure, replicas["series"], end_s)
     _add_pods(figure, pods, end_s)
-    figure.add_scattergl(
+    figure.add_scatter(
         x=list(sent_s), y=list(ttft_ms), mode="markers", name="TTFT",
         marker={"size": 4, "color": TTFT_COLOUR}, row=3, col=1,
     )  # fmt: skip

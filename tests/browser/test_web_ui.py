@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from looking import fits_in_width, outside, texts
 from running import CHECKOUT, LOCUST, going, until
 
 pytestmark = pytest.mark.browser
@@ -20,13 +21,6 @@ LOCUSTFILE = CHECKOUT / "locustfiles" / "standard.py"
 SHOTS = os.environ.get("KVSWARM_SCREENSHOTS")
 """A folder for the pictures of docs/web-ui.md; without it none are made."""
 WIDTHS_PX = (1280, 400)
-
-
-def texts(browser: Any, selector: str) -> list[str]:
-    """What a person reads in these elements."""
-    return browser.execute_script(
-        "return [...document.querySelectorAll(arguments[0])].map((e) => e.innerText)", selector
-    )
 
 
 def click(browser: Any, name: str) -> None:
@@ -70,24 +64,6 @@ def plotted(browser: Any, plot: str) -> dict[str, int]:
         f"plot-{plot}",
     )
     return {line["name"]: sum(y is not None for y in line["y"]) for line in lines}
-
-
-def outside(browser: Any, address: str) -> list[str]:
-    """Hosts other than Locust's that its pages asked for anything."""
-    asked = []
-    for entry in browser.get_log("performance"):
-        message = json.loads(entry["message"])["message"]
-        if message["method"] == "Network.requestWillBeSent":
-            asked.append(message["params"]["request"]["url"])
-    assert asked
-    hosts = [urlsplit(url).netloc for url in asked if url.startswith(("http", "ws"))]
-    return [host for host in hosts if host != urlsplit(address).netloc]
-
-
-def fits_in_width(browser: Any) -> None:
-    """Nobody scrolls sideways on a phone."""
-    wide = "return document.documentElement.scrollWidth <= innerWidth"
-    until(lambda: browser.execute_script(wide), "the page is no wider than the window")
 
 
 def colors(browser: Any) -> list[str]:
