@@ -222,21 +222,22 @@ def needed_values(
 ) -> int | None:
     """Values a side that would show a change by a share of the reference in 80 of 100 cases.
 
-    As many as there are, at the least. The spread is taken to stay as it is. `tests`: of how many
-    figures this is one, where their p-values are corrected for that. None where the reference is 0,
-    or the spread is not known.
+    As many as there are, at the least. The spread is taken to grow with the figure. `tests`: of how
+    many figures this is one, where their p-values are corrected for that. None where the reference
+    is 0, or the spread is not known.
     """
     from scipy.stats import t  # noqa: PLC0415 - half a second, which few commands need
 
     change = abs(found.reference) * share
     if change == 0.0 or found.error is None:
         return None
+    error = found.error * (1.0 + share)
     needed = float(found.count)
     for _ in range(ROUNDS):
         # More values make more blocks, which know their own spread better.
         freedom = max(1.0, found.blocks * needed / found.count - 1.0)
         sigmas = float(t.isf((1 - CONFIDENCE) / 2 / tests, freedom) + t.ppf(POWER, freedom))
-        needed = max(found.count, found.count * (found.error * sigmas / change) ** 2)
+        needed = max(found.count, found.count * (error * sigmas / change) ** 2)
     return math.ceil(needed)
 
 

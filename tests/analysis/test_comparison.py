@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from kvswarm.analysis.comparable import Origin, base_name, read_member
 from kvswarm.analysis.comparison import compare_runs, faster_share
@@ -270,3 +272,39 @@ def test_a_run_without_a_summary_says_how_to_make_it(tmp_path: Path) -> None:
     RunDir(tmp_path).write_info(run_info())
     with pytest.raises(RunDirError, match="kvswarm report"):
         read_member(Origin(path=tmp_path, name="x"))
+
+
+@pytest.mark.parametrize(("phi", "paired"), [(0.0, True), (0.5, False), (0.9, True)])
+def test_of_comparisons_of_one_server_one_in_twenty_says_anything_at_most(
+    phi: float, *, paired: bool
+) -> None:
+    """Whatever of all figures it says; `benchmarks/comparisons.py` makes 500 of each kind."""
+    benchmark = made_up_runs()
+    count = 25
+    false = sum(
+        any(change.verdict not in benchmark.SILENT for change in changes)
+        for changes in benchmark.comparisons(benchmark.Case(phi, 400, paired), count, seed=5)
+    )
+    assert false <= binom.ppf(0.999, count, 0.05)
+
+
+def test_a_tenth_is_found_among_all_figures() -> None:
+    """And in the right direction: latencies are longer, rates lower."""
+    benchmark = made_up_runs()
+    changes = next(benchmark.comparisons(benchmark.Case(0.5, 4000, True), 1, 6, 0.1))  # noqa: FBT003
+    verdicts = {change.figure: change.verdict for change in changes}
+    assert verdicts["ttft_p50_ms"] == verdicts["e2e_p50_ms"] == verdicts["itl_p50_ms"] == "slower"
+    assert verdicts["output_tokens_per_s"] == "lower"
+    assert verdicts["error_share"] == "no difference that these runs can show"
+
+
+def made_up_runs() -> Any:
+    """The benchmark's module, whose runs have a truth."""
+    path = Path(__file__).parents[2] / "benchmarks" / "comparisons.py"
+    spec = importlib.util.spec_from_file_location("benchmark_comparisons", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module

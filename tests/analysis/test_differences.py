@@ -120,7 +120,7 @@ def test_more_figures_need_more_values_each() -> None:
         difference=1.0, reference=100.0, low=-3.0, high=5.0, p_value=0.6, count=10_000,
         blocks=1_000_000, paired=False, error=3.0,
     )  # fmt: skip
-    assert found.needed == 28_256  # 10,000 * (3 * (1.95996 + 0.84162) / 5) ** 2
+    assert found.needed == 31_153  # 10,000 * (3 * 1.05 * (1.95996 + 0.84162) / 5) ** 2
     among = needed_values(found, tests=14)
     assert among is not None
     assert among > found.needed
