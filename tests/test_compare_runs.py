@@ -91,6 +91,30 @@ def test_the_runs_of_a_sweep_enter_and_those_that_failed_are_told(
     assert "c is left out: it is failed: no server." in ended.out
 
 
+def test_costs_stand_beside_with_their_change_and_decide_what_is_cheapest(
+    type_in: TypeIn, tmp_path: Path
+) -> None:
+    """Of the section `cost` of summary.json, with the GPUs that it counted; other numbers do not."""
+    for name, usd, quantization in (("a", 4.0, None), ("b", 3.0, "awq")):
+        of = profile(load={"requests": 40}, vllm_features={"quantization": quantization})
+        run = finished_run(tmp_path / name, requests=40, of=of)
+        summary = json.loads(run.summary.read_bytes())
+        summary["cost"] = {
+            "gpus_per_replica": 2, "replicas_mean": 1.5, "window_usd": 0.1,
+            "per_million_output_tokens_usd": usd, "per_valid_answer_usd": None,
+        }  # fmt: skip
+        run.summary.write_text(json.dumps(summary))
+    ended = type_in(f"{tmp_path / 'a'} {tmp_path / 'b'}")
+    row = next(line for line in ended.out.splitlines() if "per_million_output" in line)
+    assert [cell.strip() for cell in row.strip("│").split("│")[1:]] == ["4", "3", "-25.0 %"]
+    assert "cost: B (b), cheapest of those with a goodput of 95 %" in ended.out
+    plain = json.loads(type_in(f"{tmp_path / 'a'} {tmp_path / 'b'} --json").out)
+    assert plain["runs"][1]["cost"] == {"cost.per_million_output_tokens_usd": 3.0}
+    assert [row["output_tokens_per_gpu_s"] for row in plain["factors"]["rows"]] == [
+        run["figures"]["output_tokens_per_s"] / 3.0 for run in plain["runs"]
+    ]
+
+
 def test_gpus_are_those_of_the_deployment_beside_the_run(type_in: TypeIn, tmp_path: Path) -> None:
     """Of the same service alone; two replicas with two each are four."""
     service = ServiceInfo(

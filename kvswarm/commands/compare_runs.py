@@ -114,6 +114,9 @@ def _of_comparison(path: Path, notes: list[str]) -> Iterator[Origin]:
     comparison = read_comparison(path)
     gpus = comparison.machine.gpus or None
     for variant in _done(path, comparison.variants, notes):
+        if variant.unlike:
+            left = ", ".join(variant.unlike)
+            notes.append(f"{variant.text} leaves out what another has: {left}.")
         yield Origin(
             path=path / variant.directory,
             name=variant.text,
