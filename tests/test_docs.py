@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -85,3 +87,18 @@ def test_every_member_of_comparison_json_has_a_line() -> None:
         paths |= {f"{name}.{member}" for member in schema[name]["properties"]}
     paths |= {f"variants[].{name}" for name in schema["variants"]["items"]["properties"]}
     assert set(re.findall(r"`([^`]+)`", " ".join(rows))) == paths
+
+
+def test_every_member_of_a_comparison_of_runs_is_in_its_page() -> None:
+    """By its name, in the row of what it is part of."""
+    page = (DOCS / "comparing.md").read_text("utf-8").partition("## The comparison as JSON")[2]
+    told = set(re.findall(r"`([\w.\[\]]+)`", page))
+
+    def names(schema: dict[str, Any]) -> set[str]:
+        own = schema.get("properties", {})
+        parts = [*own.values(), *([schema["items"]] if "items" in schema else [])]
+        return set(own).union(*(names(part) for part in parts))
+
+    schema = resources.files("kvswarm.analysis").joinpath("run_comparison.schema.json")
+    known = names(json.loads(schema.read_text("utf-8")))
+    assert known <= {name.rpartition(".")[2].removesuffix("[]") for name in told}

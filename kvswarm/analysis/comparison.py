@@ -271,10 +271,8 @@ def _change(draft: Draft, p_corrected: float | None, tests: int) -> Change:
     found = draft.difference
     if found is None:
         return Change(figure=draft.figure.name, verdict=TOO_LITTLE, why=draft.why)
-    needed = None
-    if found.error is not None:
-        values = needed_values(found.error, found.reference, found.count, tests=tests)
-        needed = None if values is None else math.ceil(values * draft.requests_by_value)
+    values = needed_values(found, tests=tests)
+    needed = None if values is None else math.ceil(values * draft.requests_by_value)
     value = found.reference + found.difference
     return Change(
         figure=draft.figure.name,

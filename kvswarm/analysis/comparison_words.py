@@ -91,9 +91,8 @@ def _told(one: RunFigures, other: RunFigures, change: Change) -> Sentence:
         f"{values[0]}{unit} against {values[1]}{unit} ({'; '.join(parts)})."
     )
     if change.faster_share is not None:
-        text += (
-            f" A request of {one.label} is the faster one in {change.faster_share:.0%} of pairs."
-        )
+        what = "gap" if figure.sample == "itl_ms" else "request"
+        text += f" A {what} of {one.label} is the faster one in {change.faster_share:.0%} of pairs."
     return Sentence(text=text, figures=[f"{run.label}.{figure.name}" for run in (one, other)])
 
 

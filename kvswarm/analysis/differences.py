@@ -21,6 +21,7 @@ import numpy as np
 from kvswarm.analysis.blocks import (
     LEAST_BLOCKS,
     REPLICATES,
+    ROUNDS,
     Floats,
     Integers,
     autocorrelation_time,
@@ -88,8 +89,11 @@ class Difference:
     paired: bool
     error: float | None
     """The standard error of the difference."""
-    needed: int | None
-    """Values a side with which a change of `RELEVANT_SHARE` would be found in 80 of 100 cases."""
+
+    @property
+    def needed(self) -> int | None:
+        """Values a side with which a change of `RELEVANT_SHARE` would be found; None: not known."""
+        return needed_values(self)
 
     @property
     def change_share(self) -> float | None:
@@ -109,10 +113,9 @@ def compare_samples(
         return None
     ours, theirs = figure(one.values, statistic), figure(other.values, statistic)
     errors, blocks = _standard_error(one, other, statistic, paired=paired)
-    low = high = p_value = needed = None
+    low = high = p_value = None
     if errors is not None:
         low, high, p_value = _judged(ours - theirs, errors, blocks - 1)
-        needed = needed_values(errors, theirs, count)
     return Difference(
         difference=ours - theirs,
         reference=theirs,
@@ -123,7 +126,6 @@ def compare_samples(
         blocks=blocks,
         paired=paired,
         error=errors,
-        needed=needed,
     )
 
 
@@ -216,20 +218,27 @@ def _judged(difference: float, error: float, freedom: int) -> tuple[float, float
 
 
 def needed_values(
-    error: float, reference: float, count: int, *, share: float = RELEVANT_SHARE, tests: int = 1
+    found: Difference, *, share: float = RELEVANT_SHARE, tests: int = 1
 ) -> int | None:
     """Values a side that would show a change by a share of the reference in 80 of 100 cases.
 
-    As many as there are, at the least. The spread is taken to stay as it is. `tests`: of how many
-    figures this is one, where their p-values are corrected for that. None: the reference is 0.
+    As many as there are, at the least. The spread is taken to grow with the figure. `tests`: of how
+    many figures this is one, where their p-values are corrected for that. None where the reference
+    is 0, or the spread is not known.
     """
-    from scipy.stats import norm  # noqa: PLC0415 - half a second, which few commands need
+    from scipy.stats import t  # noqa: PLC0415 - half a second, which few commands need
 
-    change = abs(reference) * share
-    if change == 0.0:
+    change = abs(found.reference) * share
+    if change == 0.0 or found.error is None:
         return None
-    sigmas = float(norm.isf((1 - CONFIDENCE) / 2 / tests) + norm.ppf(POWER))
-    return max(count, math.ceil(count * (error * sigmas / change) ** 2))
+    error = found.error * (1.0 + share)
+    needed = float(found.count)
+    for _ in range(ROUNDS):
+        # More values make more blocks, which know their own spread better.
+        freedom = max(1.0, found.blocks * needed / found.count - 1.0)
+        sigmas = float(t.isf((1 - CONFIDENCE) / 2 / tests, freedom) + t.ppf(POWER, freedom))
+        needed = max(found.count, found.count * (error * sigmas / change) ** 2)
+    return math.ceil(needed)
 
 
 def hold(p_values: Sequence[float | None]) -> list[float | None]:

@@ -47,6 +47,8 @@ BODY: Final = "<h1>$title</h1>\n$body\n"
 BAR_PX: Final = 26
 """Height of a figure in the forest plot."""
 EDGES_PX: Final = 110
+BLUE: Final = "#4a7bd0"
+GREY: Final = "#8a8a8a"
 
 
 def comparison_page(comparison: RunComparison) -> str:
@@ -98,7 +100,7 @@ def _figures(comparison: RunComparison) -> str:
     for figure in FIGURES:
         if all(run.figures[figure.name] is None for run in comparison.runs):
             continue
-        unit = f", {figure.unit}" if figure.unit else ""
+        unit = f", {figure.unit}" if figure.unit == "ms" else ""  # others have it in their name
         cells = [f"<th>{html.escape(figure.heading + unit)}</th>"]
         for run in comparison.runs:
             cells.append(f"<td>{value_text(figure, run.figures[figure.name])}</td>")
@@ -143,13 +145,11 @@ def forest_plot(pair: Pair) -> go.Figure | None:
     if not changes:
         return None
     figure = go.Figure()
-    kinds = (
-        ("more than noise", [each for each in changes if each.verdict not in _SILENT]),
-        (NO_DIFFERENCE, [each for each in changes if each.verdict in _SILENT]),
-    )
-    for name, these in kinds:
+    told = [each for each in changes if each.verdict not in _SILENT]
+    silent = [each for each in changes if each.verdict in _SILENT]
+    for name, colour, these in (("more than noise", BLUE, told), (NO_DIFFERENCE, GREY, silent)):
         if these:
-            figure.add_scatter(**_bars(these), name=name, mode="markers")
+            figure.add_scatter(**_bars(these), name=name, mode="markers", marker={"color": colour})
     names = [FIGURE_OF[change.figure].heading for change in changes]
     figure.add_vline(x=0, line={"width": 1, "color": "#888"})
     figure.update_yaxes(categoryorder="array", categoryarray=names, automargin=True)

@@ -23,6 +23,8 @@ from kvswarm.profiles.model import profile_from_dict
 from kvswarm.rundir import RunDir
 
 SLICES: Final = 400
+MOMENT_S: Final = 1e-4
+"""What took no time is spread over so much: over less, rates would be too high to be summed up."""
 MOST_GAPS: Final = 20_000_000
 """More gaps than that are not held: every so-manieth request stands for the others."""
 
@@ -221,8 +223,8 @@ def spread_over(edges: Floats, begin: Floats, end: Floats, amount: Floats | floa
     there = ~(np.isnan(begin) | np.isnan(end))
     begin, end = begin[there], end[there]
     amount = np.broadcast_to(amount, there.shape)[there]
-    rate = amount / np.maximum(end - begin, 1e-9)
-    end = np.maximum(end, begin + 1e-9)
+    end = np.maximum(end, begin + MOMENT_S)
+    rate = amount / (end - begin)
     # What has come by a time t: sum of rate * (t - begin) of those begun, less that of those ended.
     by = _ramps(edges, begin, rate) - _ramps(edges, end, rate)
     slices: Floats = np.diff(by)

@@ -6,6 +6,7 @@ Out: a table and sentences, or the comparison as JSON, a page where one is asked
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,9 +23,10 @@ from kvswarm.commands.series_file import Outcome
 from kvswarm.commands.sweep_file import read_sweep
 from kvswarm.commands.swept import SWEEP_FILE
 from kvswarm.errors import EXIT_INVALID_MEASUREMENT, EXIT_PASSED, RunDirError, UsageError
-from kvswarm.rundir import write_atomically
+from kvswarm.rundir import RunDir, write_atomically
 
 DONE: Final = "done"
+DEPLOYMENT: Final = "deployment.json"
 
 
 def compare_runs_typed(values: Mapping[str, Any]) -> int:
@@ -82,7 +84,7 @@ def origins_of(path: Path, notes: list[str]) -> Iterator[Origin]:
         for value in _done(path, sweep.values, notes):
             yield Origin(path=path / value.directory, name=f"{sweep.key}={value.text}")
     elif (path / "run.json").is_file():
-        yield Origin(path=path, name=path.resolve().name)
+        yield Origin(path=path, name=path.resolve().name, gpus=_deployed_gpus(path))
     else:
         raise RunDirError(
             f"{path}: is no run directory: it holds no run.json, {COMPARISON_FILE} or {SWEEP_FILE}",
@@ -90,10 +92,31 @@ def origins_of(path: Path, notes: list[str]) -> Iterator[Origin]:
         )
 
 
+def _deployed_gpus(path: Path) -> float | None:
+    """GPUs of a run's service by the deployment.json in or beside its directory; None: not told.
+
+    A file that cannot be read, or is of another service, tells nothing.
+    """
+    service = RunDir(path).read_info().target.service
+    for place in (path / DEPLOYMENT, path.resolve().parent / DEPLOYMENT):
+        try:
+            deployment = json.loads(place.read_bytes())
+            its = (deployment["namespace"], deployment["service"])
+            gpus, replicas = deployment["flags"]["gpus"], len(deployment["pods"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if service is not None and its == (service.namespace, service.name) and gpus and replicas:
+            return float(gpus * replicas)
+    return None
+
+
 def _of_comparison(path: Path, notes: list[str]) -> Iterator[Origin]:
     comparison = read_comparison(path)
     gpus = comparison.machine.gpus or None
     for variant in _done(path, comparison.variants, notes):
+        if variant.unlike:
+            left = ", ".join(variant.unlike)
+            notes.append(f"{variant.text} leaves out what another has: {left}.")
         yield Origin(
             path=path / variant.directory,
             name=variant.text,
