@@ -103,7 +103,7 @@ def _basis(known: Costs, said: Costs, given: Costs, found: Found) -> CostBasis:
     if price is not None and found.region and price.region and found.region != price.region:
         notes.append(f"the nodes are in {found.region}, the price is that of {price.region}.")
     return CostBasis(
-        gpu=known.gpu if listed is None else listed.product,
+        gpu=(known.gpu or "").strip("/") or None if listed is None else listed.product,
         gpus_per_replica=known.gpus,
         cpus_per_replica=known.cpus,
         memory_gib_per_replica=known.memory_gib,
@@ -150,9 +150,9 @@ def _listed(known: Costs, found: Found) -> Listed | None:
         return None
     else:
         cluster = _cluster(known.cloud)
-        if known.gpu is None:
+        if not (known.gpu or "").partition("/")[0]:
             return None
-        place = _place(cluster, known.gpu)
+        place = _place(cluster, known.gpu or "")
     node = _node(place, found.instance_type, known.gpus or 1)
     if node.price is None:
         return None
@@ -244,16 +244,17 @@ def _found(info: RunInfo) -> Found:
 
 
 def _gpu_of(pod: PodInfo) -> str | None:
-    """The product, and the slice of it after a slash; None: its node does not say."""
+    """The product, and the slice of it after a slash; None: its node does not say.
+
+    `/1g.10gb`: a slice of a GPU whose product is not told.
+    """
     if not pod.gpus:
         return None
-    product = next((pod.labels[name] for name in PRODUCTS if name in pod.labels), None)
-    if product is None:
-        return None
+    product = next((pod.labels[name] for name in PRODUCTS if name in pod.labels), "")
     whole, _, cut = product.partition("-MIG-")
     named = SLICE.search(pod.gpu_resource or "")
     part = named[1] if named else cut or pod.labels.get(PARTITION, "")
-    return f"{whole}/{part}" if part else whole
+    return f"{whole}/{part}" if part else whole or None
 
 
 def _cloud_of(pod: PodInfo) -> str | None:
