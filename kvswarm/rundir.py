@@ -82,6 +82,8 @@ class ServiceInfo(msgspec.Struct, kw_only=True):
     asleep: bool = False
     """Whether it was scaled to zero before the load."""
     pods: list[PodInfo] | None = None
+    replica: PodInfo | None = None
+    """What a pod would ask for, of a service that had none before the load."""
 
 
 class TargetInfo(msgspec.Struct, kw_only=True):

@@ -95,6 +95,18 @@ def test_a_slice_costs_its_part_of_the_gpu(tmp_path: Path) -> None:
     assert (kept(run)["gpu"], kept(run)["gpu_hour_usd"]) == ("1g.10gb", None)
 
 
+def test_a_service_that_slept_is_what_its_document_says(tmp_path: Path) -> None:
+    """How many there were, cluster.jsonl tells."""
+    run = made(tmp_path, [])
+    info = run.read_info()
+    assert info.target.service is not None
+    info.target.service.replica = pod("qwen")
+    run.write_info(info)
+    found = kept(run)
+    assert (found["gpu"], found["gpus_per_replica"]) == ("NVIDIA L4", 1)
+    assert found["replicas"] is None
+
+
 def test_gkes_labels_say_which_cloud_it_is(tmp_path: Path) -> None:
     """Also where the node may not be read: the pod says what it wants of one."""
     labels = {"cloud.google.com/gke-accelerator": "nvidia-a100-80gb"}

@@ -218,9 +218,10 @@ def _node(place: Place, instance_type: str | None, gpus: int) -> Node:
 
 
 def _found(info: RunInfo) -> Found:
-    """What the pods of the service ask for; where they differ, nobody can say what one is."""
+    """What the pods of the service ask for, or would; where they differ, no replica is known."""
     service = info.target.service
-    pods = [] if service is None else [pod for pod in service.pods or () if pod.gpus is not None]
+    there = [] if service is None else [p for p in service.pods or () if p.gpus is not None]
+    pods = there or ([service.replica] if service is not None and service.replica else [])
     if not pods:
         return NOTHING
     kinds = {(pod.gpus, _gpu_of(pod), pod.cpus, pod.memory_gib) for pod in pods}
@@ -234,7 +235,7 @@ def _found(info: RunInfo) -> Found:
     spot = any(str(labels.get(name, "")).lower() in SPOT for name in CAPACITY)
     return Found(
         Costs(gpu=gpu, gpus=gpus, cpus=cpus, memory_gib=memory_gib, cloud=_cloud_of(pods[0])),
-        replicas=len(pods),
+        replicas=len(there) or None,
         instance_type=labels.get(INSTANCE) if len(types) == 1 else None,
         region=labels.get(REGION),
         notes=("the nodes are spot instances: prices on demand are too high for them.",)
