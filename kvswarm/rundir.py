@@ -7,6 +7,7 @@ Written as the run goes, readable after a crash:
 - `requests.parquet`  one row per request, made from the journal by `kvswarm.analysis`
 - `cluster.jsonl`     a service's pods and replicas over time, where one is measured by its name:
                       see `kvswarm.clusterlog`
+- `cost.json`         what ran and what it costs; `estimate.json`: what `validate` had estimated
 - `summary.json`, `report.html`, `locust.log`, Locust's own CSVs, `server.log` of `--serve`
 
 The journal is a sequence of frames `length (u32 LE) | crc32 (u32 LE) | payload`. The first payload
@@ -81,6 +82,8 @@ class ServiceInfo(msgspec.Struct, kw_only=True):
     asleep: bool = False
     """Whether it was scaled to zero before the load."""
     pods: list[PodInfo] | None = None
+    replica: PodInfo | None = None
+    """What a pod would ask for, of a service that had none before the load."""
 
 
 class TargetInfo(msgspec.Struct, kw_only=True):

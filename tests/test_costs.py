@@ -14,6 +14,8 @@ from kvswarm.commands.cost_options import NO_COSTS, CostAsked
 from kvswarm.commands.costs import keep_costs
 from kvswarm.errors import UsageError
 from kvswarm.kserve.clusters.load import cluster_names, load_cluster
+from kvswarm.profiles.load import load_profile
+from kvswarm.profiles.overrides import Overrides
 from kvswarm.rundir import PodInfo, RunDir, ServiceInfo, TargetInfo
 
 sys.path.insert(0, str(Path(__file__).parent / "analysis"))
@@ -86,6 +88,23 @@ def test_a_slice_costs_its_part_of_the_gpu(tmp_path: Path) -> None:
     found = kept(made(tmp_path, [pod(gpu_resource="nvidia.com/mig-1g.10gb", labels=labels)]))
     assert found["gpu"] == "NVIDIA H100 80GB 1g.10gb"
     assert found["gpu_hour_usd"] == pytest.approx(node_price("eks", "p5.48xlarge") / 7)
+    del labels["nvidia.com/gpu.product"]
+    run = made(tmp_path / "untold", [pod(gpu_resource="nvidia.com/mig-1g.10gb", labels=labels)])
+    assert kept(run) == found
+    run = made(tmp_path / "nowhere", [pod(gpu_resource="nvidia.com/mig-1g.10gb", labels={})])
+    assert (kept(run)["gpu"], kept(run)["gpu_hour_usd"]) == ("1g.10gb", None)
+
+
+def test_a_service_that_slept_is_what_its_document_says(tmp_path: Path) -> None:
+    """How many there were, cluster.jsonl tells."""
+    run = made(tmp_path, [])
+    info = run.read_info()
+    assert info.target.service is not None
+    info.target.service.replica = pod("qwen")
+    run.write_info(info)
+    found = kept(run)
+    assert (found["gpu"], found["gpus_per_replica"]) == ("NVIDIA L4", 1)
+    assert found["replicas"] is None
 
 
 def test_gkes_labels_say_which_cloud_it_is(tmp_path: Path) -> None:
@@ -188,6 +207,16 @@ def test_the_prices_that_kvswarm_has_can_be_asked_for(tmp_path: Path) -> None:
             found = kept(run, CostAsked(cloud=cluster, gpu=name, gpus=1))
             price = gpu.nodes[0].price
             assert found["gpu_hour_usd"] == (price and price.price_per_hour_usd), (cluster, name)
+
+
+def test_a_profile_may_have_prices(tmp_path: Path) -> None:
+    """As they are written in YAML, over what it extends."""
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: standard\ncost: {gpu_hour_usd: {l4: 0.7}, gpus: 1, gpu: l4}")
+    profile = load_profile(str(path), Overrides(settings=("cost.replicas=2",)))
+    found = kept(made(tmp_path / "run", cost=profile.cost))
+    assert (found["gpu_hour_usd"], found["replicas"]) == (0.7, 2)
+    assert found["price_source"] == "the profile"
 
 
 def kvswarm(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:

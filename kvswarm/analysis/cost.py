@@ -9,6 +9,7 @@ tokens and requests of the window. What lacks a price is None, never 0; a note s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,6 +24,8 @@ from kvswarm.clusterlog import read_log
 from kvswarm.rundir import RunDir, RunInfo
 
 NS_PER_HOUR: Final = 3.6e12
+SLICE: Final = re.compile(r"\dg\.\d+gb")
+"""A GPU by whose name it is a part of one: exporters tell of the whole."""
 PER_MILLION: Final = 1e6
 PER_THOUSAND: Final = 1e3
 
@@ -172,7 +175,7 @@ def _gpus_told(summary: dict[str, Any], basis: CostBasis) -> list[str]:
     """A note, where the exporters tell of other GPUs than those that are paid for."""
     told = ((summary["server"] or {}).get("gpu") or {}).get("gpus")
     wanted = basis.gpus_per_replica and basis.replicas and basis.gpus_per_replica * basis.replicas
-    if not told or not wanted or told == wanted or "/" in (basis.gpu or ""):
+    if not told or not wanted or told == wanted or SLICE.search(basis.gpu or ""):
         return []
     return [
         f"the exporters tell of {told} GPUs, the cost is of {wanted}: use and energy are of all "

@@ -65,7 +65,7 @@ def machine_text(cost: dict[str, Any]) -> str:
     """What was paid for, and at what price."""
     replicas = cost["replicas_mean"]
     count = "?" if replicas is None else f"{replicas:.4g}"
-    parts = [f"{count} replicas"]
+    parts = [f"{count} replica" + ("" if count == "1" else "s")]
     if cost["gpus_per_replica"]:
         parts.append(f"of {cost['gpus_per_replica']} {cost['gpu'] or 'GPU'}")
     if cost["replica_hour_usd"] is not None:

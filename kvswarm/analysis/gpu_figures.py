@@ -149,7 +149,7 @@ def _by_gpu(
     for key, group in groups.items():
         times = np.concatenate([series.times_ns for series in group])
         values = np.concatenate([series.values for series in group])
-        known = np.isfinite(values) & (values < BLANK)
+        known = np.isfinite(values) & (values >= 0) & (values < BLANK)
         pages, place = np.unique(times[known], return_inverse=True)
         largest = np.full(len(pages), -np.inf)
         np.maximum.at(largest, place, values[known] * factor)

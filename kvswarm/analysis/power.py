@@ -38,7 +38,7 @@ class Observed:
     @property
     def observed_share(self) -> float:
         """Of the window."""
-        return self.observed_s / self.window_s if self.window_s > 0 else 0.0
+        return min(1.0, self.observed_s / self.window_s) if self.window_s > 0 else 0.0
 
     @property
     def whole_j(self) -> float | None:

@@ -29,8 +29,8 @@ def cost_html(summary: dict[str, Any]) -> str:
 def _cost(cost: dict[str, Any]) -> str:
     rows = []
     if cost["window_usd"] is not None:
-        rows += [_row("an hour", usd(cost["per_hour_usd"]), "of all replicas, as they were held")]
-        rows += [_row(words, usd(cost[key]), meaning) for words, key, meaning in COST_ROWS]
+        rows += [_row("per hour", usd(cost["per_hour_usd"]), "of all replicas, as they were held")]
+        rows += [_row(f"per {words}", usd(cost[key]), meaning) for words, key, meaning in COST_ROWS]
         rows.append(_row("the window", usd(cost["window_usd"]), "that the figures are of"))
         if cost["idle_usd"] is not None:
             told = f"{usd(cost['idle_usd'])} ({cost['idle_share']:.1%})"
@@ -45,10 +45,14 @@ def _energy(energy: dict[str, Any]) -> str:
         rows.append(_row("the window", f"{energy['energy_j']:,.0f} J", "all GPUs together"))
         rows.append(_row("power", f"{energy['mean_power_w']:,.0f} W", "mean over the window"))
         for words, key, unit in ENERGY_ROWS:
-            rows.append(_row(words, _amount(energy[key], unit), "the whole energy by these"))
+            rows.append(
+                _row(f"per {words}", _amount(energy[key], unit), "the whole energy by these")
+            )
             above = energy[f"above_idle_{key}"]
             if above is not None:
-                rows.append(_row(f"{words}, above idle", _amount(above, unit), "less idle power"))
+                rows.append(
+                    _row(f"per {words}, above idle", _amount(above, unit), "less idle power")
+                )
     return f"<h2>Energy</h2>{_table(rows)}{_notes(energy)}"
 
 

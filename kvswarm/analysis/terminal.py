@@ -86,8 +86,8 @@ def told_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from server_lines(summary["server"])
     if summary["replicas"] is not None:
         yield from (("replicas", line) for line in replica_lines(summary["replicas"]))
-    yield from (("cost", line) for line in cost_lines(summary["cost"]))
-    yield from (("energy", line) for line in energy_lines(summary["energy"]))
+    yield from (("cost", line) for line in cost_lines(summary.get("cost")))
+    yield from (("energy", line) for line in energy_lines(summary.get("energy")))
     if summary["estimate"] is not None:
         yield from (("estimate", line) for line in estimate_lines(summary["estimate"]))
     yield from (("claims", line) for line in claim_lines(summary))

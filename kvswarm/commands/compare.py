@@ -32,6 +32,7 @@ from kvswarm.commands.compare_options import names_of, pairs_of
 from kvswarm.commands.compare_plan import CompareRequest, Plan, Planned, plan
 from kvswarm.commands.compare_run import Stage, measured
 from kvswarm.commands.compare_table import render
+from kvswarm.commands.cost_options import CostAsked
 from kvswarm.commands.deploy import ending_as_interrupts
 from kvswarm.commands.load import RunRequest
 from kvswarm.commands.series import (
@@ -67,6 +68,7 @@ def compare_typed(values: Mapping[str, Any], argv: tuple[str, ...]) -> int:
                 values={option.key: values.get(option.key) for option in OPTIONS} | {"model": None},
                 headers=values["headers"],
                 processes=values["processes"],
+                costs=CostAsked(cloud=values["cluster"], gpu=values["gpu"]),
                 validated=not values["skip_rules"],
                 argv=argv,
             ),

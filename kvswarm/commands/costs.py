@@ -103,7 +103,7 @@ def _basis(known: Costs, said: Costs, given: Costs, found: Found) -> CostBasis:
     if price is not None and found.region and price.region and found.region != price.region:
         notes.append(f"the nodes are in {found.region}, the price is that of {price.region}.")
     return CostBasis(
-        gpu=known.gpu if listed is None else listed.product,
+        gpu=(known.gpu or "").strip("/") or None if listed is None else listed.product,
         gpus_per_replica=known.gpus,
         cpus_per_replica=known.cpus,
         memory_gib_per_replica=known.memory_gib,
@@ -150,9 +150,9 @@ def _listed(known: Costs, found: Found) -> Listed | None:
         return None
     else:
         cluster = _cluster(known.cloud)
-        if known.gpu is None:
+        if not (known.gpu or "").partition("/")[0]:
             return None
-        place = _place(cluster, known.gpu)
+        place = _place(cluster, known.gpu or "")
     node = _node(place, found.instance_type, known.gpus or 1)
     if node.price is None:
         return None
@@ -218,9 +218,10 @@ def _node(place: Place, instance_type: str | None, gpus: int) -> Node:
 
 
 def _found(info: RunInfo) -> Found:
-    """What the pods of the service ask for; where they differ, nobody can say what one is."""
+    """What the pods of the service ask for, or would; where they differ, no replica is known."""
     service = info.target.service
-    pods = [] if service is None else [pod for pod in service.pods or () if pod.gpus is not None]
+    there = [] if service is None else [p for p in service.pods or () if p.gpus is not None]
+    pods = there or ([service.replica] if service is not None and service.replica else [])
     if not pods:
         return NOTHING
     kinds = {(pod.gpus, _gpu_of(pod), pod.cpus, pod.memory_gib) for pod in pods}
@@ -234,7 +235,7 @@ def _found(info: RunInfo) -> Found:
     spot = any(str(labels.get(name, "")).lower() in SPOT for name in CAPACITY)
     return Found(
         Costs(gpu=gpu, gpus=gpus, cpus=cpus, memory_gib=memory_gib, cloud=_cloud_of(pods[0])),
-        replicas=len(pods),
+        replicas=len(there) or None,
         instance_type=labels.get(INSTANCE) if len(types) == 1 else None,
         region=labels.get(REGION),
         notes=("the nodes are spot instances: prices on demand are too high for them.",)
@@ -244,16 +245,17 @@ def _found(info: RunInfo) -> Found:
 
 
 def _gpu_of(pod: PodInfo) -> str | None:
-    """The product, and the slice of it after a slash; None: its node does not say."""
+    """The product, and the slice of it after a slash; None: its node does not say.
+
+    `/1g.10gb`: a slice of a GPU whose product is not told.
+    """
     if not pod.gpus:
         return None
-    product = next((pod.labels[name] for name in PRODUCTS if name in pod.labels), None)
-    if product is None:
-        return None
+    product = next((pod.labels[name] for name in PRODUCTS if name in pod.labels), "")
     whole, _, cut = product.partition("-MIG-")
     named = SLICE.search(pod.gpu_resource or "")
     part = named[1] if named else cut or pod.labels.get(PARTITION, "")
-    return f"{whole}/{part}" if part else whole
+    return f"{whole}/{part}" if part else whole or None
 
 
 def _cloud_of(pod: PodInfo) -> str | None:

@@ -255,6 +255,9 @@ def info_of(measured: Measured) -> ServiceInfo:
         min_replicas=service.min_replicas,
         asleep=service.asleep,
         pods=pods,
+        replica=PodInfo(name=service.name, **service.machine)
+        if service.machine and not pods
+        else None,
     )
 
 

@@ -127,6 +127,8 @@ class FoundService:
     """Labels of its pods."""
     pods: tuple[FoundPod, ...] | None = None
     """None: the user may not list them."""
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    """What its document says that a pod asks for, by the names of `FoundPod`; empty: nothing."""
     notes: tuple[str, ...] = ()
 
     @property

@@ -64,12 +64,15 @@ def read_pod(document: Mapping[str, Any]) -> FoundPod:
         and (metadata.get("labels") or {}).get(ROLE) != "prefill",
         words=words_of(container),
         labels=kept(spec.get("nodeSelector") or {}),
-        **_machine(container.get("resources") or {}),
+        **machine_of(container.get("resources") or {}),
     )
 
 
-def _machine(resources: Mapping[str, Any]) -> dict[str, Any]:
-    """GPUs, CPU and memory that a container asks for; what has a limit alone asks for that."""
+def machine_of(resources: Mapping[str, Any]) -> dict[str, Any]:
+    """GPUs, CPU and memory that a container asks for, by the names of `FoundPod`.
+
+    What has a limit alone asks for that.
+    """
     asked = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
     devices = {name: number(str(text)) for name, text in asked.items() if DEVICE.search(name)}
     resource = next((name for name, count in devices.items() if count), None)

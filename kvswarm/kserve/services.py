@@ -26,7 +26,8 @@ from kvswarm.kserve.found import (
     words_of,
 )
 from kvswarm.kserve.kinds import KINDS
-from kvswarm.kserve.pods import pods_of
+from kvswarm.kserve.node_labels import kept
+from kvswarm.kserve.pods import machine_of, pods_of
 from kvswarm.kserve.refusals import ClusterError, NotAllowedError, NotThereError
 
 SERVICES: Final = ("InferenceService", "LLMInferenceService")
@@ -198,8 +199,16 @@ def read_inference_service(
         why_not_ready=_why_not(status),
         failed=(status.get("modelStatus") or {}).get("transitionStatus") in GIVEN_UP,
         selector=f"serving.kserve.io/inferenceservice={name},component=predictor",
+        machine=_machine(model.get("resources") or container.get("resources"), predictor),
         notes=_canary_notes(document["spec"]),
     )
+
+
+def _machine(resources: Mapping[str, Any] | None, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What a pod will ask for; nothing, where its resources are left to somebody else."""
+    if not resources:
+        return {}
+    return {**machine_of(resources), "labels": kept(spec.get("nodeSelector") or {})}
 
 
 def _canary_notes(spec: Mapping[str, Any]) -> tuple[str, ...]:
@@ -246,6 +255,7 @@ def read_llm_service(
             f"{each.get('namespace', namespace)}/{each.get('name')}" for each in gateways
         ),
         selector=f"app.kubernetes.io/name={name},kserve.io/component=workload",
+        machine=_machine(container.get("resources"), spec.get("template") or {}),
     )
 
 

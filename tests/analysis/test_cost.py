@@ -30,7 +30,7 @@ from kvswarm.rundir import RunInfo
 
 sys.path.insert(0, str(Path(__file__).parent))
 from rundirs import START_NS, S, failed, good, run_info, timed_profile, write_run
-from serverpages import fixture, run_with_pages, without
+from serverpages import fixture, run_with_pages, with_values, without
 
 H100 = CostBasis(
     gpu="H100", gpus_per_replica=2, replicas=3, replicas_given=True, gpu_hour_usd=6.0,
@@ -303,6 +303,21 @@ def test_energy_is_that_of_the_window_and_less_of_it_above_idle(tmp_path: Path) 
         "above_idle_j_per_output_token": pytest.approx(35.0),
         "above_idle_wh_per_1k_output_tokens": pytest.approx(1400 / 3600 / 0.040), "notes": [],
     }  # fmt: skip
+
+
+def test_triton_tells_of_energy_too(tmp_path: Path) -> None:
+    """One GPU at 70 W for ten seconds; without its power by the counter, which grew by 30 J a second."""
+    of = [("t", float(s), fixture("triton")) for s in range(-1, 12)]
+    energy = with_energy(tmp_path / "power", None, of)["energy"]
+    assert (energy["exporter"], energy["by"]) == ("triton", "power")
+    assert energy["energy_j"] == pytest.approx(700.0)
+    sample = 'nv_energy_consumption{gpu_uuid="GPU-1d2f"}'
+    of = [
+        (name, at_s, without(with_values(page, {sample: 1e4 + 30 * at_s}), "nv_gpu_power_usage"))
+        for name, at_s, page in of
+    ]
+    energy = with_energy(tmp_path / "counter", None, of)["energy"]
+    assert (energy["by"], energy["energy_j"]) == ("counter", pytest.approx(300.0))
 
 
 def test_a_gpu_of_two_exporters_counts_once(tmp_path: Path) -> None:

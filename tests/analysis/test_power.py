@@ -62,6 +62,7 @@ def test_the_parts_of_a_window_make_the_whole(watts: list[float], cut_s: float) 
     first, second = by_power(power, at(0.0), at(cut_s)), by_power(power, at(cut_s), at(end_s))
     assert first.energy_j + second.energy_j == pytest.approx(whole.energy_j)
     assert whole.observed_share == pytest.approx(1.0)
+    assert max(each.observed_share for each in (whole, first, second)) <= 1.0
     assert first.observed_s + second.observed_s == pytest.approx(end_s)
 
 

@@ -297,9 +297,12 @@ def allow(
 def test_a_cold_run_wakes_the_service_with_its_first_request_and_not_before(
     api: ApiServer, cluster: Cluster, namespace: str, kserve: StandIn, tmp_path: Path
 ) -> None:
-    """Requests are held as Knative holds them; each that came before the first ready pod is cold."""
+    """Requests are held as Knative holds them; each that came before the first ready pod is cold.
+
+    It is paid for from when its pod has a node, by what its document says of that.
+    """
     deploy(cluster, namespace)
-    done = run_service(api, tmp_path, namespace, "--cold")
+    done = run_service(api, tmp_path, namespace, "--cold", "--gpu", "l4", "--cloud", "eks")
     assert done.code == 0, done.err
     section, rows = done.run.summary["replicas"], done.run.rows
     assert "the first request wakes it" in done.err
@@ -327,6 +330,12 @@ def test_a_cold_run_wakes_the_service_with_its_first_request_and_not_before(
     assert 0 < section["slo_recovered_s"] <= first_s + 2
     assert "Cold start and scaling" in (done.run.path / "report.html").read_text()
     assert "no replica was ready at first" in done.out
+    cost = done.run.summary["cost"]
+    assert (cost["gpu"], cost["gpus_per_replica"]) == ("NVIDIA L4", 1)
+    assert cost["replicas_by"] == "cluster"
+    window_h = cost["replica_hours"] / cost["replicas_mean"]
+    assert 0 < window_h * 3600 - cost["replica_hours"] * 3600 <= pod["scheduled_s"]
+    assert cost["window_usd"] == pytest.approx(cost["gpu_hour_usd"] * cost["replica_hours"])
 
 
 def test_cold_waits_until_the_service_has_no_pods(

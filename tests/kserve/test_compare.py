@@ -23,6 +23,7 @@ from stand_in_kserve import SERVICE, Behaviour, StandIn, cluster_of
 
 from kvswarm.commands.compare_file import SCHEMA_PATH
 from kvswarm.kserve.cluster import Cluster
+from kvswarm.kserve.clusters.load import load_cluster
 from kvswarm.kserve.kinds import KINDS
 from kvswarm.kserve.watching import Watched, Watching
 from kvswarm.rundir import JournalReader
@@ -123,8 +124,13 @@ def applied(watching: Watching) -> dict[str, dict[str, Any]]:
 def test_each_backend_is_deployed_measured_and_taken_down_and_its_speed_is_found(
     place: Place,
 ) -> None:
-    """The planted first-token times come out, as differences from the first backend."""
-    done = place.compare(*THREE)
+    """The planted first-token times come out, as differences from the first backend.
+
+    What each cost comes out, too: of the GPU that it was deployed on.
+    """
+    price = load_cluster("eks").gpus["l4-24gb"].nodes[0].price
+    assert price is not None
+    done = place.compare(*THREE, "--cluster", "eks", "--gpu", "l4-24gb")
     assert done.code == 0, done.err
     comparison = place.comparison()
     assert comparison["cluster"]["server"] == place.cluster.server
@@ -147,6 +153,7 @@ def test_each_backend_is_deployed_measured_and_taken_down_and_its_speed_is_found
         assert run.info["target"]["service"]["name"] == entry["service"]
         assert run.info["profile"]["warmup"]["requests"] == 8
         assert entry["figures"]["requests_ok"] == 20
+        assert run.summary["cost"]["per_hour_usd"] == pytest.approx(price.price_per_hour_usd)
         assert entry["figures"]["ttft_p50_ms"] == run.summary["ttft_ms"]["p50"]
         assert entry["phases_s"]["ready"] > 0
         assert json.loads((place.out / entry["deployment"]).read_text())["schema_version"] == 1

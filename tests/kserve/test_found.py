@@ -16,9 +16,11 @@ from kserve_manifests import ask, of_kind
 from kvswarm.errors import TargetError
 from kvswarm.kserve.addresses import address_of, with_path
 from kvswarm.kserve.found import FoundService, Serving, backend_of, flag_value, model_of, words_of
+from kvswarm.kserve.machine import Machine
 from kvswarm.kserve.pods import read_pod
 from kvswarm.kserve.services import read_inference_service, read_llm_service, with_pods
 
+TYPE = "node.kubernetes.io/instance-type"
 READY = {"conditions": [{"type": "Ready", "status": "True"}]}
 WORD = st.text("abcxyz0189./-_", min_size=1).filter(lambda word: not word.startswith("-"))
 
@@ -413,3 +415,16 @@ def test_what_a_pod_asks_for_is_what_its_servers_container_does(
     """Requests go before limits; a network card is no GPU."""
     found = read_pod(pod(container={"resources": resources}))
     assert (found.gpus, found.gpu_resource, found.cpus, found.memory_gib) == machine
+
+
+def test_a_service_without_pods_says_what_one_would_ask_for() -> None:
+    """As `kvswarm deploy` writes it; one that leaves it to its runtime says nothing."""
+    machine = Machine(gpus=2, cpu="6", memory="48Gi", node_selector={TYPE: "g6.12xlarge"})
+    features = {"tensor_parallel_size": 2}
+    wanted = {"gpus": 2, "gpu_resource": "nvidia.com/gpu", "cpus": 6.0, "memory_gib": 48.0,
+              "labels": {TYPE: "g6.12xlarge"}}  # fmt: skip
+    service = of_kind(ask(machine=machine, features=features), "InferenceService")
+    assert read_inference_service(service, None).machine == wanted
+    llm = of_kind(ask(machine=machine, features=features, form="llm"), "LLMInferenceService")
+    assert read_llm_service(llm, None).machine == wanted
+    assert read_inference_service(isvc(), None).machine == {}
