@@ -20,6 +20,7 @@ import numpy as np
 
 from kvswarm.analysis.claims import claims_of, claims_section, contradicted
 from kvswarm.analysis.counting import Tally
+from kvswarm.analysis.course import Course
 from kvswarm.analysis.gates import gates_of
 from kvswarm.analysis.reconcile import server_section
 from kvswarm.analysis.replicas import Replicas
@@ -96,7 +97,9 @@ def summarise(run: RunDir, table: TableReport | None = None) -> dict[str, Any]:
     totals = Totals()
     variants = Variants(profile)
     replicas = Replicas(run, info, profile)
+    course = Course(run, info, profile)
     for rows in read_rows(run):
+        course.add(rows)
         variants.add(rows)
         replicas.add(rows)
         _count(rows, totals, profile)
@@ -135,6 +138,7 @@ def summarise(run: RunDir, table: TableReport | None = None) -> dict[str, Any]:
         "claims": claims_section(claims),
         "server": server.section,
         "replicas": replicas.section(),
+        **course.sections(totals.latencies),
     }
     summary["gates"] = gates_of(summary, profile)
     return summary
