@@ -21,6 +21,7 @@ from plotly.offline import get_plotlyjs
 
 from kvswarm.analysis.estimates import estimate_lines
 from kvswarm.analysis.page import PAGE
+from kvswarm.analysis.report_course import course_html, stalls_plot
 from kvswarm.analysis.report_replicas import replicas_html, replicas_plot
 from kvswarm.analysis.report_server import server_html, server_plots
 from kvswarm.analysis.rows import MOMENTS, Flags, Floats, ahead_ns, clock_offsets_ns, open_table
@@ -70,10 +71,10 @@ def report_page(run: RunDir, info: RunInfo, summary: dict[str, Any]) -> str:
         facts=_facts(summary),
         latencies=_latencies(summary),
         gates=_gates(summary),
-        features=_features(summary),
+        features=course_html(summary) + _features(summary),
         server=server_html(summary["server"]),
         replicas=_replicas(summary, columns),
-        plots="".join(_plots(run, columns)),
+        plots="".join(_plots(run, columns, summary)),
         plotly=get_plotlyjs(),
         repeat=html.escape(shlex.join(info.argv or info.locust_argv)),
         versions=html.escape(", ".join(f"{name} {text}" for name, text in info.versions.items())),
@@ -200,6 +201,10 @@ class _Columns:
                 row += 1
         return np.concatenate(starts), np.concatenate(gaps), np.concatenate(measured)
 
+    def first_good_s(self) -> float:
+        """When the first measured request that succeeded was sent."""
+        return float(self.sent_s[self.ok & self.measured].min(initial=np.inf))
+
     def unmeasured(self) -> list[tuple[str, float, float]]:
         """Name, begin and end of warm-up and cool-down, where there are any, in s."""
         spans = []
@@ -221,7 +226,7 @@ def _replicas(summary: dict[str, Any], columns: _Columns) -> str:
     return replicas_html(summary["replicas"], plot)
 
 
-def _plots(run: RunDir, columns: _Columns) -> list[str]:
+def _plots(run: RunDir, columns: _Columns, summary: dict[str, Any]) -> list[str]:
     over_time = [
         _over_time(columns, "TTFT", columns.ttft_ms),
         _over_time(columns, "E2E", columns.e2e_ms),
@@ -229,6 +234,7 @@ def _plots(run: RunDir, columns: _Columns) -> list[str]:
         _tokens_per_s(columns),
         _errors(columns),
         *server_plots(run, columns.origin_ns),
+        stalls_plot(run, summary["stalls"], columns.first_good_s(), columns.origin_ns),
     ]
     for name, begin_s, end_s in columns.unmeasured():
         for figure in over_time:

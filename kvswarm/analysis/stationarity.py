@@ -88,7 +88,7 @@ def mser_cut(values: Floats) -> int:
     """How many values to leave out, at most half of them, by MSER."""
     count = len(values)
     remaining = np.arange(count, 0, -1, dtype=np.float64)
-    centred = values - values.mean()
+    centred = values - values[count // 2 :].mean()  # so that a rest without noise has no error
     sums = np.cumsum(centred[::-1])[::-1]
     squares = np.cumsum(centred[::-1] ** 2)[::-1]
     errors = (squares - sums * sums / remaining) / remaining**2

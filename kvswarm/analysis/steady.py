@@ -148,13 +148,14 @@ class SteadyState:
     def rates(self, begin_ns: float, end_ns: float) -> dict[str, float]:
         """Throughput between two moments, each request by the part of its time that lies there."""
         columns = self.columns
-        edges = np.array([0.0, (end_ns - begin_ns) / 1e9])
+        length_s = (end_ns - begin_ns) / 1e9
+        edges = np.array([0.0, length_s])
         sent, first, last, ended = ((columns[name] - begin_ns) / 1e9 for name in TIMES)
         requests = float(spread_over(edges, sent, ended, 1.0)[0])
         tokens = float(spread_over(edges, first, last, columns["tokens"])[0])
         return {
-            "requests_per_s": max(0.0, requests / edges[1]),
-            "output_tokens_per_s": max(0.0, tokens / edges[1]),
+            "requests_per_s": max(0.0, requests / length_s),
+            "output_tokens_per_s": max(0.0, tokens / length_s),
         }
 
 

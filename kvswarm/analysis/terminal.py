@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kvswarm.analysis.course_lines import course_lines
 from kvswarm.analysis.estimates import estimate_lines
 from kvswarm.analysis.replica_lines import replica_lines
 from kvswarm.analysis.server_lines import server_lines
@@ -78,6 +79,7 @@ def _lines(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "errors", kinds
     if summary["outputs"] is not None:
         yield "outputs", outputs_text(summary["outputs"])
+    yield from course_lines(summary)
     yield from (("effect", line) for line in effect_lines(summary))
     if summary["server"] is not None:
         yield from server_lines(summary["server"])
