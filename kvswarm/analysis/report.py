@@ -21,7 +21,7 @@ from plotly.offline import get_plotlyjs
 
 from kvswarm.analysis.estimates import estimate_lines
 from kvswarm.analysis.page import PAGE
-from kvswarm.analysis.report_course import course_html, stalls_plot
+from kvswarm.analysis.report_course import course_html, found_warmup, stalls_plot
 from kvswarm.analysis.report_replicas import replicas_html, replicas_plot
 from kvswarm.analysis.report_server import server_html, server_plots
 from kvswarm.analysis.rows import MOMENTS, Flags, Floats, ahead_ns, clock_offsets_ns, open_table
@@ -236,7 +236,8 @@ def _plots(run: RunDir, columns: _Columns, summary: dict[str, Any]) -> list[str]
         *server_plots(run, columns.origin_ns),
         stalls_plot(run, summary["stalls"], columns.first_good_s(), columns.origin_ns),
     ]
-    for name, begin_s, end_s in columns.unmeasured():
+    found = found_warmup(summary["steady"], columns.first_good_s())
+    for name, begin_s, end_s in (*columns.unmeasured(), *found):
         for figure in over_time:
             if figure is not None:
                 figure.add_vrect(x0=begin_s, x1=end_s, annotation_text=name, **SHADE)

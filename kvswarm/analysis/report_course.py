@@ -74,6 +74,16 @@ def _table(rows: Iterable[tuple[str, ...]]) -> str:
     return f'<div class="wide"><table class="facts">{"".join(lines)}</table></div>'
 
 
+def found_warmup(steady: dict[str, Any], begin_s: float) -> list[tuple[str, float, float]]:
+    """Name, begin and end of the warm-up that was found, on the page's time; nothing without one.
+
+    `begin_s`: when the first measured request was sent.
+    """
+    if not steady["dropped_requests"]:
+        return []
+    return [("found warm-up", begin_s, begin_s + steady["begin_s"])]
+
+
 def stalls_plot(
     run: RunDir, stalls: dict[str, Any] | None, begin_s: float, origin_ns: float
 ) -> go.Figure | None:

@@ -103,8 +103,9 @@ class SteadyState:
     def columns(self) -> dict[str, Floats]:
         """All that was gathered."""
         if self._columns is None:
-            self._columns = {name: np.concatenate(each) for name, each in self._parts.items()}
-            self._parts.clear()
+            # One after the other, so that the pieces are not held beside the whole.
+            names = list(self._parts)
+            self._columns = {name: np.concatenate(self._parts.pop(name)) for name in names}
         return self._columns
 
     def judge(self) -> Judgement:

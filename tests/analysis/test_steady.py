@@ -13,11 +13,12 @@ import pytest
 from rich.console import Console
 
 from kvswarm.analysis.course_lines import schedule_text, steady_lines
+from kvswarm.analysis.finish import finish
 from kvswarm.analysis.terminal import render
 from kvswarm.records import Record
 
 sys.path.insert(0, str(Path(__file__).parent))
-from rundirs import good, open_profile, profile, run_info, summary_of, summary_schema
+from rundirs import good, open_profile, profile, run_info, summary_of, summary_schema, write_run
 
 COUNT, EVERY_MS = 1000, 10.0
 NOISE = np.random.default_rng(5).lognormal(0.0, 0.1, COUNT)
@@ -66,6 +67,17 @@ def test_a_warmup_is_left_out_of_the_steady_figures_and_of_no_other(tmp_path: Pa
     lines = " ".join(steady_lines(found))
     assert f"without the {dropped} requests before" in lines
     assert f"{found['ttft_ms']['p99']:.2f} ms" in lines
+
+
+def test_the_report_shades_the_warmup_that_was_found(tmp_path: Path) -> None:
+    """And has both columns of figures, and the sentence of the schedule."""
+    ttft_ms = FLAT.copy()
+    ttft_ms[:200] *= 5.0
+    finish(write_run(tmp_path, [rows_of(ttft_ms)], run_info(open_profile())).path)
+    page = (tmp_path / "report.html").read_text()
+    assert "found warm-up" in page
+    assert "<td>steady part</td><td>all</td>" in page
+    assert "TTFT p99 is" in page
 
 
 def test_a_run_without_a_warmup_is_steady_from_its_first_request(tmp_path: Path) -> None:
