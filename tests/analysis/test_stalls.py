@@ -18,9 +18,10 @@ from kvswarm.analysis.course_lines import stall_lines
 from kvswarm.analysis.finish import finish
 from kvswarm.analysis.stalls import threshold_us, usual_gap_us
 from kvswarm.records import Record, pack_u32
+from kvswarm.rundir import MetricsInfo
 
 sys.path.insert(0, str(Path(__file__).parent))
-from rundirs import good, summary_of, summary_schema
+from rundirs import good, run_info, summary_of, summary_schema
 from serverpages import OWN, fixture, run_with_pages, with_values
 
 PAGE = fixture("ngram")
@@ -180,6 +181,43 @@ def test_what_was_always_there_is_shown_to_be_no_news(tmp_path: Path) -> None:
     stalls = with_pages(tmp_path, [*calm(), stalled(0, at_ms=3000)], pages)
     assert cause(stalls, "queue")["share"] == 1.0
     assert cause(stalls, "queue")["chance_share"] == 1.0
+
+
+def test_a_counter_that_began_anew_is_a_rise_of_what_it_has(tmp_path: Path) -> None:
+    """From 5 to 1: the server was started again and has preempted since; from 5 to 5 it has not."""
+    rows = [*calm(), stalled(0, at_ms=1300), stalled(1, at_ms=5300)]
+    pages = {float(at_s): {PREEMPTIONS: 5.0 if at_s < 6 else 1.0} for at_s in range(-1, 12)}
+    stalls = with_pages(tmp_path, rows, pages)
+    by_index = {each["index"]: each["causes"] for each in stalls["longest"]}
+    assert by_index == {0: ["unexplained"], 1: ["preemption"]}
+
+
+def test_what_any_of_several_replicas_tells_counts(tmp_path: Path) -> None:
+    """Nobody knows which of them answered; a page of what stands before them is left out."""
+    info = run_info(
+        metrics=[
+            MetricsInfo(name=OWN, url="http://127.0.0.1:8000/metrics", own=True),
+            MetricsInfo(name="a", url="http://127.0.0.1:8001/metrics", own=False),
+            MetricsInfo(name="b", url="http://127.0.0.1:8002/metrics", own=False),
+        ]
+    )
+    quiet = {WAITING: 0.0, USAGE: 0.1, PREEMPTIONS: 0.0}
+    pages = []
+    for at_s in range(-1, 12):
+        full = {**quiet, USAGE: 0.99} if at_s == 2 else quiet
+        for name, values in ((OWN, {**quiet, WAITING: 9.0}), ("a", quiet), ("b", full)):
+            pages.append((name, float(at_s), with_values(PAGE, values)))
+    rows = [*calm(), stalled(0, at_ms=1300), stalled(1, at_ms=5300)]
+    stalls = finish(run_with_pages(tmp_path, rows, pages, info).path)["stalls"]
+    assert counts(stalls) == {"kv_cache": 1, "unexplained": 1}
+
+
+def test_of_many_stalls_only_the_ten_longest_are_named(tmp_path: Path) -> None:
+    """All are counted."""
+    rows = [stalled(n, at_ms=n * 10.0, gap_ms=200.0 + n) for n in range(300)]
+    stalls = stalls_of(tmp_path, rows)
+    assert stalls["count"] == stalls["requests"] == sum(stalls["counts"]) == 300
+    assert [each["index"] for each in stalls["longest"]] == list(range(299, 289, -1))
 
 
 def test_the_report_draws_the_stalls_with_the_servers_lines(tmp_path: Path) -> None:
