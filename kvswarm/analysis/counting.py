@@ -51,6 +51,11 @@ class Tally:
         else:
             self._counts[: len(counts)] += counts
 
+    def count_below(self, limit_us: float) -> int:
+        """How many values are below a limit."""
+        small = int(self._counts[: math.ceil(min(limit_us, COUNTED_BELOW_US))].sum())
+        return small + sum(int((large < limit_us).sum()) for large in self._large)
+
     def quantile_us(self, share: float) -> float | None:
         """Give a quantile in us; None where there are no values."""
         if not self.count:

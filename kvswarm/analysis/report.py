@@ -23,6 +23,7 @@ from kvswarm.analysis.estimates import estimate_lines
 from kvswarm.analysis.interleaved import interleave_lines
 from kvswarm.analysis.page import PAGE, meaning
 from kvswarm.analysis.report_cost import cost_html
+from kvswarm.analysis.report_course import course_html, found_warmup, stalls_plot
 from kvswarm.analysis.report_replicas import replicas_html, replicas_plot
 from kvswarm.analysis.report_server import server_html, server_plots
 from kvswarm.analysis.rows import MOMENTS, Flags, Floats, ahead_ns, clock_offsets_ns, open_table
@@ -92,11 +93,11 @@ def report_page(run: RunDir, info: RunInfo, summary: dict[str, Any]) -> str:
         facts=_facts(summary),
         latencies=_latencies(summary),
         gates=_gates(summary),
-        features=_features(summary),
+        features=course_html(summary) + _features(summary),
         server=server_html(summary["server"]),
         replicas=_replicas(summary, columns),
         cost=cost_html(summary),
-        plots="".join(_plots(run, columns)),
+        plots="".join(_plots(run, columns, summary)),
         plotly=get_plotlyjs(),
         repeat=html.escape(shlex.join(info.argv or info.locust_argv)),
         versions=html.escape(", ".join(f"{name} {text}" for name, text in info.versions.items())),
@@ -231,6 +232,10 @@ class _Columns:
                 row += 1
         return np.concatenate(starts), np.concatenate(gaps), np.concatenate(measured)
 
+    def first_good_s(self) -> float:
+        """When the first measured request that succeeded was sent."""
+        return float(self.sent_s[self.ok & self.measured].min(initial=np.inf))
+
     def unmeasured(self) -> list[tuple[str, float, float]]:
         """Name, begin and end of warm-up and cool-down, where there are any, in s."""
         spans = []
@@ -252,16 +257,17 @@ def _replicas(summary: dict[str, Any], columns: _Columns) -> str:
     return replicas_html(summary["replicas"], plot)
 
 
-def run_figures(run: RunDir) -> list[go.Figure]:
+def run_figures(run: RunDir, summary: dict[str, Any]) -> list[go.Figure]:
     """The plots of a run's page. Raises RunDirError where its tables are damaged."""
-    return _figures(run, _Columns(run))
+    return _figures(run, _Columns(run), summary)
 
 
-def _plots(run: RunDir, columns: _Columns) -> list[str]:
-    return [embedded(figure, str(place)) for place, figure in enumerate(_figures(run, columns))]
+def _plots(run: RunDir, columns: _Columns, summary: dict[str, Any]) -> list[str]:
+    figures = _figures(run, columns, summary)
+    return [embedded(figure, str(place)) for place, figure in enumerate(figures)]
 
 
-def _figures(run: RunDir, columns: _Columns) -> list[go.Figure]:
+def _figures(run: RunDir, columns: _Columns, summary: dict[str, Any]) -> list[go.Figure]:
     over_time = [
         _over_time(columns, "TTFT", columns.ttft_ms),
         _over_time(columns, "E2E", columns.e2e_ms),
@@ -269,8 +275,10 @@ def _figures(run: RunDir, columns: _Columns) -> list[go.Figure]:
         _tokens_per_s(columns),
         _errors(columns),
         *server_plots(run, columns.origin_ns),
+        stalls_plot(run, summary["stalls"], columns.first_good_s(), columns.origin_ns),
     ]
-    for name, begin_s, end_s in columns.unmeasured():
+    found = found_warmup(summary["steady"], columns.first_good_s())
+    for name, begin_s, end_s in (*columns.unmeasured(), *found):
         for figure in over_time:
             if figure is not None:
                 figure.add_vrect(x0=begin_s, x1=end_s, annotation_text=name, **SHADE)

@@ -21,6 +21,7 @@ import numpy as np
 from kvswarm.analysis.claims import claims_of, claims_section, contradicted
 from kvswarm.analysis.cost import Counted, cost_sections
 from kvswarm.analysis.counting import Tally
+from kvswarm.analysis.course import Course
 from kvswarm.analysis.gates import gates_of
 from kvswarm.analysis.interleaved import Interleaved
 from kvswarm.analysis.reconcile import server_section
@@ -99,7 +100,9 @@ def summarise(run: RunDir, table: TableReport | None = None) -> dict[str, Any]:
     variants = Variants(profile)
     replicas = Replicas(run, info, profile)
     interleaved = Interleaved(info)
+    course = Course(run, info, profile)
     for rows in read_rows(run):
+        course.add(rows)
         variants.add(rows)
         replicas.add(rows)
         interleaved.add(rows)
@@ -140,6 +143,7 @@ def summarise(run: RunDir, table: TableReport | None = None) -> dict[str, Any]:
         "server": server.section,
         "replicas": replicas.section(),
         "interleave": interleaved.section(),
+        **course.sections(totals.latencies),
     }
     summary |= cost_sections(run, info, summary, _counted(totals, window))
     summary["gates"] = gates_of(summary, profile)

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kvswarm.analysis.cost_lines import cost_lines, energy_lines
+from kvswarm.analysis.course_lines import course_lines
 from kvswarm.analysis.estimates import estimate_lines
 from kvswarm.analysis.interleaved import interleave_lines
 from kvswarm.analysis.replica_lines import replica_lines
@@ -81,6 +82,7 @@ def told_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if summary["outputs"] is not None:
         yield "outputs", outputs_text(summary["outputs"])
     yield from (("interleave", line) for line in interleave_lines(summary["interleave"]))
+    yield from course_lines(summary)
     yield from (("effect", line) for line in effect_lines(summary))
     if summary["server"] is not None:
         yield from server_lines(summary["server"])

@@ -62,7 +62,7 @@ figures.forEach((figure, place) => {
 def write_pictures(run: RunDir) -> list[Path]:
     """Draw every plot; give the files. Raises UsageError, KvswarmError, RunDirError."""
     browser = _browser()
-    figures = run_figures(run)
+    figures = run_figures(run, json.loads(run.summary.read_bytes()))
     pictures = _drawn(browser, figures)
     folder = run.path / "plots"
     folder.mkdir(exist_ok=True)
