@@ -76,11 +76,14 @@ class ServiceInfo(msgspec.Struct, kw_only=True):
 
 
 class TargetInfo(msgspec.Struct, kw_only=True):
-    """What was measured. `base_url` is what `/chat/completions` hangs on."""
+    """What was measured. `base_url` is what `/chat/completions` hangs on.
 
-    base_url: str
-    model: str
-    endpoint: str
+    Only of an imported run are the first three None: the tool that made it does not tell.
+    """
+
+    base_url: str | None
+    model: str | None
+    endpoint: str | None
     simulator: bool = False
     server_version: str | None = None
     models: list[str] = []
@@ -135,14 +138,46 @@ class WorkerInfo(msgspec.Struct, kw_only=True):
     """That round trip. The offset is known to half of it, and means nothing below it."""
 
 
+class ToldFigures(msgspec.Struct, kw_only=True):
+    """What the file of another tool says of its own run. None: it does not."""
+
+    sent: int
+    ok: int
+    failed: int
+    cancelled: int = 0
+    duration_s: float | None = None
+    requests_per_s: float | None = None
+    output_tokens_per_s: float | None = None
+    input_tokens_per_s: float | None = None
+    goodput_requests_per_s: float | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    latencies: dict[str, dict[str, float | None]] = {}
+    """`ttft_ms`, ... to statistics of it, in ms, by the names of summary.json."""
+
+
+class ImportedInfo(msgspec.Struct, kw_only=True):
+    """Where an imported run came from."""
+
+    tool: str
+    version: str | None = None
+    file: str
+    """Name of the file that was imported."""
+    has_rows: bool
+    """Whether it told of each request; else `figures` are all there is."""
+    concurrency: int | None = None
+    rate_rps: float | None = None
+    figures: ToldFigures
+
+
 class RunInfo(msgspec.Struct, kw_only=True):
-    """run.json. Moments are ns of CLOCK_REALTIME; None: not reached."""
+    """run.json. Moments are ns of CLOCK_REALTIME; None: not reached, or not told."""
 
     schema_version: int = SCHEMA_VERSION
     run_id: str
     profile: dict[str, Any]
-    """The resolved profile, as `Profile.to_dict` gives it."""
-    seed: int
+    """The resolved profile, as `Profile.to_dict` gives it; empty for an imported run."""
+    seed: int | None
     target: TargetInfo
     metrics: list[MetricsInfo] = msgspec.field(default_factory=list)
     argv: list[str]
@@ -152,7 +187,7 @@ class RunInfo(msgspec.Struct, kw_only=True):
     workers: list[WorkerInfo] = msgspec.field(default_factory=list)
     late_workers: int = 0
     """Locust workers that joined after the start and found nothing to do."""
-    started_ns: int
+    started_ns: int | None
     load_started_ns: int | None = None
     """When the load pattern began."""
     load_stopped_ns: int | None = None
@@ -165,6 +200,8 @@ class RunInfo(msgspec.Struct, kw_only=True):
     """
     notes: list[str] = msgspec.field(default_factory=list)
     """Things that a reader of the figures must know, in words."""
+    imported: ImportedInfo | None = None
+    """Where another tool measured it. None: kvswarm did."""
 
 
 class Versioned(msgspec.Struct):

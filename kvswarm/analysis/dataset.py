@@ -121,15 +121,17 @@ def _line(run: RunDir) -> dict[str, Any]:
 
 
 def _figures(info: RunInfo, summary: dict[str, Any]) -> dict[str, Any]:
-    told, requests, load = summary["run"], summary["requests"], info.profile.get("load", {})
+    told, requests, imported = summary["run"], summary["requests"], info.imported
+    load = info.profile.get("load", {})
     line: dict[str, Any] = {
         "id": told["id"],
         "verdict": summary["verdict"]["status"],
         **{name: told[name] for name in ("profile", "pattern", "model", "target", "endpoint")},
         "seed": told["seed"],
         "started": pd.to_datetime(told["started"], utc=True),
-        "concurrency": load.get("concurrency"),
-        "rate_rps": load.get("rate_rps"),
+        "concurrency": load.get("concurrency") if imported is None else imported.concurrency,
+        "rate_rps": load.get("rate_rps") if imported is None else imported.rate_rps,
+        "imported_from": None if imported is None else imported.tool,
         "duration_s": summary["duration_s"],
         **{name: requests[name] for name in ("sent", "ok", "failed", "cancelled")},
         **summary["throughput"],

@@ -25,10 +25,12 @@ from kvswarm.analysis.report_replicas import replicas_html, replicas_plot
 from kvswarm.analysis.report_server import server_html, server_plots
 from kvswarm.analysis.rows import MOMENTS, Flags, Floats, ahead_ns, clock_offsets_ns, open_table
 from kvswarm.analysis.wording import (
+    amount,
     claim_lines,
     effect_lines,
     gate_lines,
     outputs_text,
+    run_title,
     variant_cells,
 )
 from kvswarm.rundir import RunDir, RunInfo
@@ -64,7 +66,7 @@ def report_page(run: RunDir, info: RunInfo, summary: dict[str, Any]) -> str:
     verdict = summary["verdict"]
     columns = _Columns(run)
     return Template(PAGE).substitute(
-        title=html.escape(f"{summary['run']['profile']} on {summary['run']['model']}"),
+        title=html.escape(run_title(summary["run"])),
         status=html.escape(verdict["status"]),
         reasons="".join(f"<li>{html.escape(reason)}</li>" for reason in verdict["reasons"]),
         facts=_facts(summary),
@@ -89,18 +91,19 @@ def _facts(summary: dict[str, Any]) -> str:
     throughput, goodput = summary["throughput"], summary["goodput"]
     errors = ", ".join(f"{kind} {count}" for kind, count in requests["by_error"].items())
     facts = {
-        "target": f"{run['target']} ({run['endpoint']})",
-        "pattern": run["pattern"],
+        "target": f"{run['target'] or 'not told'} ({run['endpoint'] or 'not told'})",
+        "pattern": run["pattern"] or "not told",
         "started": run["started"] or "",
         "ended": run["ended"] or "cut off",
         "requests": f"{requests['sent']} sent, {requests['ok']} ok, {requests['failed']} failed, "
         f"{requests['cancelled']} cancelled",
         "errors": errors or "none",
-        "duration": f"{summary['duration_s']:.2f} s",
-        "output tokens/s": f"{throughput['output_tokens_per_s']:.1f}",
-        "requests/s": f"{throughput['requests_per_s']:.2f}",
-        "goodput": f"{goodput['requests_per_s']:.2f} requests/s ({goodput['share']:.1%})",
-        "seed": str(run["seed"]),
+        "duration": f"{amount(summary['duration_s'])} s",
+        "output tokens/s": amount(throughput["output_tokens_per_s"], ".1f"),
+        "requests/s": amount(throughput["requests_per_s"]),
+        "goodput": f"{amount(goodput['requests_per_s'])} requests/s "
+        f"({amount(goodput['share'], '.1%')})",
+        "seed": "not told" if run["seed"] is None else str(run["seed"]),
         "notes": "; ".join(run["notes"]) or "none",
     }
     return "".join(
@@ -167,8 +170,11 @@ class _Columns:
             ahead = ahead_ns(plain["worker"].astype(float), clock_offsets_ns(run.read_info()))
             for name in set(MOMENTS) & set(COLUMNS):
                 plain[name] = plain[name].astype(float) - ahead
-            # Not the first sent_ns: a run that found no server has none.
-            origin = plain["intended_ns"].min() if self.rows else 0.0
+            # Not the first sent_ns: a run that found no server has none; an imported run may lack
+            # the other.
+            intended, sent = (plain[name].astype(float) for name in ("intended_ns", "sent_ns"))
+            plain["intended_ns"] = np.where(np.isnan(intended), sent, intended)
+            origin = np.fmin.reduce(plain["intended_ns"]) if self.rows else 0.0
             self.origin_ns = float(origin)
             self.intended_s = (plain["intended_ns"] - origin) / 1e9
             self.sent_s = (plain["sent_ns"] - origin) / 1e9
