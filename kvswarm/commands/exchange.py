@@ -125,10 +125,14 @@ def import_file(request: ImportRequest) -> Path:
 def _values(path: Path) -> list[Any]:
     try:
         values = parts_of(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: no JSON, or no UTF-8
-        reason = error.strerror if isinstance(error, OSError) else error
+    except OSError as error:
         raise UsageError(
-            f"{path}: cannot be read as JSON: {reason}",
+            f"{path}: cannot be read: {error.strerror}",
+            fix="Give the result file that the tool wrote.",
+        ) from error
+    except (ValueError, RecursionError) as error:  # ValueError: no JSON, or no UTF-8
+        raise UsageError(
+            f"{path}: cannot be read as JSON: {error}",
             fix="Give the result file that the tool wrote.",
         ) from error
     if not values:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -156,6 +157,7 @@ def test_vllms_times_are_in_seconds_and_a_failed_request_has_zeros(tmp_path: Pat
     assert content["median_ttft_ms"] == 150.0
     assert content["max_concurrency"] == 4
     assert content["request_rate"] == "inf"
+    assert content["request_goodput"] is None  # without SLOs there is none
 
 
 def test_an_open_loop_has_its_rate_and_no_concurrency(tmp_path: Path) -> None:
@@ -379,3 +381,35 @@ def test_gaps_of_an_imported_run_are_those_of_the_file(tmp_path: Path) -> None:
     as_file(tmp_path / "run", "vllm-bench", tmp_path / "file.json")
     back(tmp_path / "file.json", tmp_path / "again")
     assert np.allclose(load(tmp_path / "again").gaps()["itl_ms"], [1.5, 0.0, 2.25])
+
+
+def kvswarm(*typed: str | Path) -> subprocess.CompletedProcess[str]:
+    """Type a command."""
+    line = [sys.executable, "-m", "kvswarm", *map(str, typed)]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
+
+
+def test_both_commands_work_as_typed(tmp_path: Path) -> None:
+    """In processes of their own, which have imported nothing before."""
+    finished(tmp_path / "run", MIXED)
+    out = kvswarm("export", tmp_path / "run", "--format", "vllm-bench")
+    assert out.returncode == 0, out.stderr
+    (tmp_path / "file.json").write_text(out.stdout, "utf-8")
+    into = kvswarm("import", tmp_path / "file.json", "--out", tmp_path / "again")
+    assert into.returncode == 0, into.stderr
+    assert "file.json, imported from vllm-bench, on m" in into.stdout
+    assert "degraded" in into.stdout
+    none = kvswarm("import", tmp_path / "none.json")
+    assert none.returncode == 2
+    assert "none.json: cannot be read: No such file" in none.stderr
+
+
+def test_an_imported_run_is_no_baseline_and_has_none(tmp_path: Path) -> None:
+    """Nobody can tell whether it had the same workload."""
+    finished(tmp_path / "run", MIXED)
+    as_file(tmp_path / "run", "vllm-bench", tmp_path / "file.json")
+    back(tmp_path / "file.json", tmp_path / "again")
+    with pytest.raises(UsageError, match="its workload is not known"):
+        finish(tmp_path / "run", baseline=tmp_path / "again")
+    with pytest.raises(UsageError, match="its workload is not known"):
+        finish(tmp_path / "again", baseline=tmp_path / "run")

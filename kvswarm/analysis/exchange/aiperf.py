@@ -69,7 +69,7 @@ def exported(source: Source, *, detail: bool = True) -> dict[str, Any]:
         "output_token_throughput": ("tokens/sec", throughput["output_tokens_per_s"]),
         "total_output_tokens": ("tokens", summary["tokens"]["completion"]),
         "benchmark_duration": ("sec", summary["duration_s"]),
-        "goodput": ("requests/sec", summary["goodput"]["requests_per_s"]),
+        "goodput": ("requests/sec", source.goodput_rps),
     }
     return {
         "schema_version": SCHEMA_VERSION,

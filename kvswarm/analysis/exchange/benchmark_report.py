@@ -47,7 +47,7 @@ def exported(source: Source, *, detail: bool = True) -> dict[str, Any]:
             "time": {
                 "start": summary["run"]["started"],
                 "end": summary["run"]["ended_at"],
-                "duration": None if duration_s is None else f"PT{duration_s}S",
+                "duration": None if duration_s is None else f"PT{duration_s:.6f}S",
             },
             "description": f"{source.made_by}: verdict {summary['verdict']['status']}",
         },

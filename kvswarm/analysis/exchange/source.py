@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from kvswarm.analysis.blocks import Floats, Integers
 from kvswarm.analysis.rows import Flags, open_table
@@ -102,6 +103,13 @@ class Source:
         return self.load.get("rate_rps") if told is None else told.rate_rps
 
     @property
+    def goodput_rps(self) -> float | None:
+        """Requests per second that met every SLO; None where the run had none."""
+        goodput = self.summary["goodput"]
+        told: float | None = goodput["requests_per_s"]
+        return told if goodput["slo_share"] else None
+
+    @property
     def made_by(self) -> str:
         """The tool that measured, and its version."""
         told = self.info.imported
@@ -122,7 +130,7 @@ def read_source(run: RunDir) -> Source:
         ) from error
     with open_table(run) as file:
         table = file.read(columns=[*NUMBERS, *TEXTS, "phase", "itl_us"])
-    table = table.filter(pa.compute.equal(table.column("phase"), "measure")).sort_by("index")
+    table = table.filter(pc.equal(table.column("phase"), "measure")).sort_by("index")
     if not len(table):
         raise RunDirError(
             f"{run.path}: holds no measured requests to export",

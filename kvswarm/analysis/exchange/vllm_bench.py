@@ -89,7 +89,7 @@ def exported(source: Source, *, detail: bool = True) -> dict[str, Any]:
         "total_input_tokens": tokens["prompt"],
         "total_output_tokens": tokens["completion"],
         "request_throughput": throughput["requests_per_s"],
-        "request_goodput": summary["goodput"]["requests_per_s"],
+        "request_goodput": source.goodput_rps,
         "output_throughput": output,
         "total_token_throughput": None if output is None or prompt is None else output + prompt,
     }
