@@ -34,8 +34,10 @@ NOTHING: dict[str, Any] = dict.fromkeys(
 def summarise_imported(run: RunDir, info: RunInfo, imported: ImportedInfo) -> dict[str, Any]:
     """Compute the figures. Raises RunDirError where the table is damaged."""
     figures = _counted(run) if imported.has_rows else _told(imported)
-    if imported.has_rows and imported.figures.goodput_requests_per_s is not None:
-        figures["goodput"]["requests_per_s"] = imported.figures.goodput_requests_per_s
+    told = _told(imported)
+    if figures["duration_s"] is None:  # rows without moments
+        figures |= {name: told[name] for name in ("duration_s", "throughput")}
+    figures["goodput"] = told["goodput"]
     evidence = Evidence(
         imported_from=imported.tool,
         requests=figures["requests"]["sent"],

@@ -209,7 +209,7 @@ class _Columns:
     def unmeasured(self) -> list[tuple[str, float, float]]:
         """Name, begin and end of warm-up and cool-down, where there are any, in s."""
         spans = []
-        last_s = float(np.nanmax(self.end_s)) if self.rows else 0.0
+        last_s = 0.0 if np.isnan(self.end_s).all() else float(np.nanmax(self.end_s))
         warm, cool = self.phases == "warmup", self.phases == "cooldown"
         if warm.any():
             spans.append(("warm-up", 0.0, float(self.intended_s[~warm].min(initial=last_s))))
@@ -274,7 +274,7 @@ def _thinned(times: NDArray[Any], values: NDArray[Any]) -> tuple[list[float], li
 
 
 def _over_time(columns: _Columns, name: str, values_ms: NDArray[Any]) -> go.Figure | None:
-    wanted = columns.ok & ~np.isnan(values_ms)
+    wanted = columns.ok & ~np.isnan(values_ms) & ~np.isnan(columns.sent_s)
     if not wanted.any():
         return None
     times, values = _thinned(columns.sent_s[wanted], values_ms[wanted])
@@ -317,7 +317,7 @@ def _bins(end_s: float) -> NDArray[Any]:
 
 
 def _itl_over_time(columns: _Columns) -> go.Figure | None:
-    if not len(columns.gap_ms):
+    if not len(columns.gap_ms) or np.isnan(columns.gap_s).all():
         return None
     edges = _bins(float(columns.gap_s.max()))
     place = np.clip(np.searchsorted(edges, columns.gap_s, side="right") - 1, 0, TIME_BINS - 1)
@@ -352,7 +352,7 @@ def _tokens_per_s(columns: _Columns) -> go.Figure | None:
 
 
 def _errors(columns: _Columns) -> go.Figure | None:
-    if columns.ok.all():
+    if columns.ok.all() or np.isnan(columns.end_s).all():
         return None
     edges = _bins(float(np.nanmax(columns.end_s)))
     figure = go.Figure()

@@ -413,3 +413,36 @@ def test_an_imported_run_is_no_baseline_and_has_none(tmp_path: Path) -> None:
         finish(tmp_path / "run", baseline=tmp_path / "again")
     with pytest.raises(UsageError, match="its workload is not known"):
         finish(tmp_path / "again", baseline=tmp_path / "run")
+
+
+def test_a_vllm_file_from_before_start_times_is_counted_too(tmp_path: Path) -> None:
+    """Its requests have latencies, but no moments: how long it took is what the file says."""
+    before = finished(tmp_path / "run", MIXED)
+    content = as_file(tmp_path / "run", "vllm-bench", tmp_path / "file.json")
+    for name in ("start_times", "queue_times", "latencies", "failed", "date"):
+        del content[name]
+    (tmp_path / "file.json").write_text(json.dumps(content), "utf-8")
+    after = back(tmp_path / "file.json", tmp_path / "again")
+    assert_same_latency(before["ttft_ms"], after["ttft_ms"])
+    assert_same_latency(before["itl_ms"], after["itl_ms"])
+    assert after["e2e_ms"]["p50"] == pytest.approx(before["e2e_ms"]["p50"] - 1.0)  # the tail
+    assert after["duration_s"] == before["duration_s"]
+    assert after["throughput"] == pytest.approx(before["throughput"])
+    assert after["requests"]["sent"] == 7
+    assert after["run"]["started"] is None
+    assert load(tmp_path / "again").requests["sent_ns"].isna().all()
+
+
+def test_guidellms_version_model_and_target_are_found(tmp_path: Path) -> None:
+    """As its 0.6 tells them: the model is in the run, the version in the file's metadata."""
+    finished(tmp_path / "run", [good(0)])
+    content = as_file(tmp_path / "run", "guidellm", tmp_path / "file.json")
+    content |= {"metadata": {"guidellm_version": "0.6.0"}, "args": {"backend_kwargs": {}}}
+    content["benchmarks"][0]["config"]["backend"] = {"target": "http://a:8000", "model": "m/n"}
+    (tmp_path / "file.json").write_text(json.dumps(content), "utf-8")
+    run = back(tmp_path / "file.json", tmp_path / "again")["run"]
+    assert (run["imported"]["version"], run["model"], run["target"]) == (
+        "0.6.0",
+        "m/n",
+        "http://a:8000",
+    )

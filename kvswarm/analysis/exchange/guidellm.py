@@ -42,11 +42,11 @@ def detected(content: Any) -> bool:
 
 
 def parts(values: list[Any]) -> list[Any]:
-    """The runs of a file, each with the arguments of all."""
+    """The runs of a file, each with what the file says of all."""
     found = at(values[0], "benchmarks")
     if not isinstance(found, list) or not found:
         raise msgspec.ValidationError("has no runs - at `$.benchmarks`")
-    return [{"args": at(values[0], "args"), "benchmark": each} for each in found]
+    return [{"file": values[0], "benchmark": each} for each in found]
 
 
 def exported(source: Source, *, detail: bool = True) -> dict[str, Any]:
@@ -235,7 +235,6 @@ def imported(content: Any, file: str) -> ImportedRun:
     # Only a sample of the requests may be in the file, which is then no run to count.
     whole_run = _ok(rows) == told.ok and told.ok > 0
     strategy = at(content, "benchmark", "config", "strategy")
-    args = at(content, "args")
     notes = ["guidellm tells no gaps between tokens: ITL is not known"]
     if not whole_run:
         notes.append(f"the file has {_ok(rows)} of {told.ok} requests: only its sums are used")
@@ -243,20 +242,32 @@ def imported(content: Any, file: str) -> ImportedRun:
     return ImportedRun(
         imported=ImportedInfo(
             tool="guidellm",
-            version=text(at(content, "metadata", "guidellm_version")),
+            version=text(at(content, "file", "metadata", "guidellm_version")),
             file=file,
             has_rows=whole_run,
             concurrency=whole(at(strategy, "streams")),
             rate_rps=number(at(strategy, "rate")),
             figures=told,
         ),
-        model=text(at(args, "model")) or text(at(args, "backend", "model")),
-        base_url=text(at(args, "target")) or text(at(args, "backend", "target")),
+        model=_backend(content, "model"),
+        base_url=_backend(content, "target"),
         started_ns=None if start is None else round(start * 1e9),
         ended_ns=None if end is None else round(end * 1e9),
         rows=rows if whole_run else None,
         notes=notes,
     )
+
+
+def _backend(content: Any, name: str) -> str | None:
+    """What was asked for, wherever its versions since 0.3 tell it."""
+    places = (
+        ("benchmark", "config", "backend"),
+        ("file", "args"),
+        ("file", "args", "backend_kwargs"),
+        ("file", "config", "spec", "backend"),
+    )
+    found = (text(at(content, *place, name)) for place in places)
+    return next((each for each in found if each is not None), None)
 
 
 def _ok(rows: list[Row]) -> int:

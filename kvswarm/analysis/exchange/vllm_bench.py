@@ -196,15 +196,17 @@ def _ended_ns(result: Result) -> int | None:
 
 def _rows(result: Result) -> tuple[list[Row] | None, list[str]]:
     """A row per request, its moments in ns after the first; None without the arrays."""
-    ttfts, gaps, lengths = result.ttfts, result.itls, result.output_lens
-    starts, errors = result.start_times, result.errors
-    if ttfts is None or gaps is None or lengths is None or errors is None or starts is None:
+    ttfts, gaps, lengths, errors = result.ttfts, result.itls, result.output_lens, result.errors
+    if ttfts is None or gaps is None or lengths is None or errors is None:
         return None, ["the file has no arrays (--save-detailed): only its sums are known"]
     count = len(ttfts)
+    starts = [None] * count if result.start_times is None else result.start_times
     sizes = {len(each) for each in (gaps, lengths, errors, starts)}
     if sizes != {count}:
         raise msgspec.ValidationError("arrays have unlike lengths - at `$.ttfts`, `$.itls`, ...")
     notes = []
+    if result.start_times is None:
+        notes.append("the file has no `start_times`: its own duration and rates are used")
     if result.latencies is None:
         notes.append("the file has no `latencies`: E2E ends with the last chunk")
     first = min((start for start in starts if start is not None), default=0.0)
