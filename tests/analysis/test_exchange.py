@@ -446,3 +446,13 @@ def test_guidellms_version_model_and_target_are_found(tmp_path: Path) -> None:
         "m/n",
         "http://a:8000",
     )
+
+
+def test_what_aiperf_calls_cancelled_or_not_complete_was_cut_off(tmp_path: Path) -> None:
+    finished(tmp_path / "run", [good(0)])
+    content = as_file(tmp_path / "run", "aiperf", tmp_path / "file.json")
+    assert (content["was_cancelled"], content["is_complete"]) == (False, True)
+    (tmp_path / "file.json").write_text(json.dumps(content | {"is_complete": False}), "utf-8")
+    summary = back(tmp_path / "file.json", tmp_path / "again")
+    assert summary["run"]["ended"] is None
+    assert any("cut off" in reason for reason in summary["verdict"]["reasons"])

@@ -1,7 +1,8 @@
 """The result files of aiperf: `profile_export_aiperf.json` out of a run, and both of its into one.
 
 As ai-dynamo/aiperf writes them: src/aiperf/exporters/metrics_json_exporter.py of commit
-047d59dd4bca43ff272f46c6b4af0ebb62cb8ad0 (sums, `{metric: {unit, avg, p1, ...}}`, schema 1.3), and
+047d59dd4bca43ff272f46c6b4af0ebb62cb8ad0 (sums, `{metric: {unit, avg, p1, ...}}`; the members are those of schema 1.4, JsonExportData in
+src/aiperf/common/models/export_models.py), and
 docs/tutorials/working-with-profile-exports.md of commit 13992dbd96879c76e9584f2e8dc05db49bee6cf2
 (`profile_export.jsonl`, an object per request).
 
@@ -22,7 +23,7 @@ from kvswarm.analysis.exchange.source import Source, spread
 from kvswarm.analysis.moments import moment
 from kvswarm.rundir import ImportedInfo, ToldFigures
 
-SCHEMA_VERSION: Final = "1.3"
+SCHEMA_VERSION: Final = "1.4"
 LATENCIES: Final = {
     "time_to_first_token": "ttft_ms", "inter_token_latency": "tpot_ms",
     "inter_chunk_latency": "itl_ms", "request_latency": "e2e_ms",
@@ -77,7 +78,8 @@ def exported(source: Source, *, detail: bool = True) -> dict[str, Any]:
         "verdict": summary["verdict"]["status"],
         "benchmark_id": source.info.run_id,
         "input_config": _config(source),
-        "was_cancelled": summary["run"]["ended"] not in {"completed", "stopped"},
+        "was_cancelled": summary["run"]["ended"] != "completed",
+        "is_complete": summary["run"]["ended"] is not None,
         "error_summary": [
             {"error_details": {"type": kind, "message": kind}, "count": count}
             for kind, count in requests["by_error"].items()
@@ -182,8 +184,13 @@ def _from_sums(content: Any, file: str) -> ImportedRun:
         base_url=text(at(content, "input_config", "endpoint", "urls", 0)),
         started_ns=_ns(at(content, "start_time")),
         ended_ns=_ns(at(content, "end_time")),
+        ended=None if _is_cut_off(content) else "completed",
         notes=["the file has no requests (profile_export.jsonl has): only its sums are known"],
     )
+
+
+def _is_cut_off(content: Any) -> bool:
+    return at(content, "was_cancelled") is True or at(content, "is_complete") is False
 
 
 def _average(content: Any, name: str) -> float | None:

@@ -259,7 +259,7 @@ def imported(content: Any, file: str) -> ImportedRun:
 
 
 def _backend(content: Any, name: str) -> str | None:
-    """What was asked for, wherever its versions since 0.3 tell it."""
+    """What was asked for, wherever its versions tell it."""
     places = (
         ("benchmark", "config", "backend"),
         ("file", "args"),

@@ -69,6 +69,8 @@ class ImportedRun:
     seed: int | None = None
     started_ns: int | None = None
     ended_ns: int | None = None
+    ended: str | None = "completed"
+    """As in `RunInfo`: None where the tool says that it is not whole."""
     rows: list[Row] | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -85,7 +87,7 @@ class ImportedRun:
             host={},
             started_ns=self.started_ns,
             ended_ns=self.ended_ns,
-            ended="completed",
+            ended=self.ended,
             notes=self.notes,
             imported=self.imported,
         )

@@ -39,7 +39,7 @@ class Result(msgspec.Struct, kw_only=True):
     total_input_tokens: Count
     total_output_tokens: Count
     failed: Count | None = None
-    """Files of before 2025 have none."""
+    """Older files have none."""
     num_prompts: Count | None = None
     date: str | None = None
     backend: str | None = None
