@@ -33,6 +33,7 @@ from typing import Any, BinaryIO, Final
 import msgspec
 
 from kvswarm.errors import RunDirError
+from kvswarm.origin import ImportedInfo
 from kvswarm.records import SCHEMA_VERSION, Record, decode_batch
 
 FRAME: Final = struct.Struct("<II")
@@ -136,38 +137,6 @@ class WorkerInfo(msgspec.Struct, kw_only=True):
     """Its clock less the master's, by the quickest of many round trips. None: not measured."""
     clock_rtt_us: int | None = None
     """That round trip. The offset is known to half of it, and means nothing below it."""
-
-
-class ToldFigures(msgspec.Struct, kw_only=True):
-    """What the file of another tool says of its own run. None: it does not."""
-
-    sent: int
-    ok: int
-    failed: int
-    cancelled: int = 0
-    duration_s: float | None = None
-    requests_per_s: float | None = None
-    output_tokens_per_s: float | None = None
-    input_tokens_per_s: float | None = None
-    goodput_requests_per_s: float | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    latencies: dict[str, dict[str, float | None]] = {}
-    """`ttft_ms`, ... to statistics of it, in ms, by the names of summary.json."""
-
-
-class ImportedInfo(msgspec.Struct, kw_only=True):
-    """Where an imported run came from."""
-
-    tool: str
-    version: str | None = None
-    file: str
-    """Name of the file that was imported."""
-    has_rows: bool
-    """Whether it told of each request; else `figures` are all there is."""
-    concurrency: int | None = None
-    rate_rps: float | None = None
-    figures: ToldFigures
 
 
 class RunInfo(msgspec.Struct, kw_only=True):

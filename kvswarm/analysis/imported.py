@@ -19,9 +19,10 @@ from kvswarm.analysis.counting import STATISTICS, Tally
 from kvswarm.analysis.moments import moment
 from kvswarm.analysis.rows import Rows, read_rows
 from kvswarm.analysis.verdict import Evidence, judge
+from kvswarm.origin import ImportedInfo
 from kvswarm.profiles.model import VerdictLimits
 from kvswarm.records import SCHEMA_VERSION
-from kvswarm.rundir import ImportedInfo, RunDir, RunInfo
+from kvswarm.rundir import RunDir, RunInfo
 
 PER_REQUEST = ("ttft", "ttft_from_intended", "tpot", "e2e")
 LATENCIES = (*PER_REQUEST, "itl", "connect")

@@ -1,8 +1,8 @@
 """The result files of aiperf: `profile_export_aiperf.json` out of a run, and both of its into one.
 
 As ai-dynamo/aiperf writes them: src/aiperf/exporters/metrics_json_exporter.py of commit
-047d59dd4bca43ff272f46c6b4af0ebb62cb8ad0 (sums, `{metric: {unit, avg, p1, ...}}`; the members are those of schema 1.4, JsonExportData in
-src/aiperf/common/models/export_models.py), and
+047d59dd4bca43ff272f46c6b4af0ebb62cb8ad0 (sums, `{metric: {unit, avg, p1, ...}}`, whose members are
+those of schema 1.4, JsonExportData in src/aiperf/common/models/export_models.py), and
 docs/tutorials/working-with-profile-exports.md of commit 13992dbd96879c76e9584f2e8dc05db49bee6cf2
 (`profile_export.jsonl`, an object per request).
 
@@ -21,7 +21,7 @@ from kvswarm.analysis.exchange.imported_run import ImportedRun, Row, row_of
 from kvswarm.analysis.exchange.reading import Count, Time, at, number, text, whole
 from kvswarm.analysis.exchange.source import Source, spread
 from kvswarm.analysis.moments import moment
-from kvswarm.rundir import ImportedInfo, ToldFigures
+from kvswarm.origin import ImportedInfo, ToldFigures
 
 SCHEMA_VERSION: Final = "1.4"
 LATENCIES: Final = {

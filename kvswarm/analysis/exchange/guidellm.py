@@ -21,7 +21,7 @@ from kvswarm.analysis.blocks import Floats
 from kvswarm.analysis.exchange.imported_run import ImportedRun, Row, row_of
 from kvswarm.analysis.exchange.reading import Count, Moment, at, number, text, whole
 from kvswarm.analysis.exchange.source import Source, spread
-from kvswarm.rundir import ImportedInfo, ToldFigures
+from kvswarm.origin import ImportedInfo, ToldFigures
 
 STATISTICS: Final = {"mean": "mean", "min": "min", "max": "max", "std_dev": "std", "count": "count"}
 PERCENTILES: Final = {

@@ -15,7 +15,8 @@ import pyarrow as pa
 
 import kvswarm
 from kvswarm.analysis.table import LISTS, SCHEMA
-from kvswarm.rundir import ImportedInfo, RunInfo, TargetInfo
+from kvswarm.origin import ImportedInfo
+from kvswarm.rundir import RunInfo, TargetInfo
 
 
 class Row(dict[str, Any]):

@@ -19,7 +19,7 @@ import msgspec
 from kvswarm.analysis.exchange.imported_run import ImportedRun, Row, row_of
 from kvswarm.analysis.exchange.reading import Count, Moment, Time, at, number
 from kvswarm.analysis.exchange.source import Source, plain
-from kvswarm.rundir import ImportedInfo, ToldFigures
+from kvswarm.origin import ImportedInfo, ToldFigures
 
 NAMES: Final = {"ttft": "ttft_ms", "tpot": "tpot_ms", "itl": "itl_ms", "e2el": "e2e_ms"}
 STATISTICS: Final = {
