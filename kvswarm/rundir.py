@@ -34,6 +34,7 @@ from typing import Any, BinaryIO, Final
 import msgspec
 
 from kvswarm.errors import RunDirError
+from kvswarm.origin import ImportedInfo
 from kvswarm.records import SCHEMA_VERSION, Record, decode_batch
 
 FRAME: Final = struct.Struct("<II")
@@ -87,11 +88,14 @@ class ServiceInfo(msgspec.Struct, kw_only=True):
 
 
 class TargetInfo(msgspec.Struct, kw_only=True):
-    """What was measured. `base_url` is what `/chat/completions` hangs on."""
+    """What was measured. `base_url` is what `/chat/completions` hangs on.
 
-    base_url: str
-    model: str
-    endpoint: str
+    Only of an imported run are the first three None: the tool that made it does not tell.
+    """
+
+    base_url: str | None
+    model: str | None
+    endpoint: str | None
     simulator: bool = False
     server_version: str | None = None
     models: list[str] = []
@@ -159,13 +163,13 @@ class WorkerInfo(msgspec.Struct, kw_only=True):
 
 
 class RunInfo(msgspec.Struct, kw_only=True):
-    """run.json. Moments are ns of CLOCK_REALTIME; None: not reached."""
+    """run.json. Moments are ns of CLOCK_REALTIME; None: not reached, or not told."""
 
     schema_version: int = SCHEMA_VERSION
     run_id: str
     profile: dict[str, Any]
-    """The resolved profile, as `Profile.to_dict` gives it."""
-    seed: int
+    """The resolved profile, as `Profile.to_dict` gives it; empty for an imported run."""
+    seed: int | None
     target: TargetInfo
     interleave: InterleaveInfo | None = None
     """Set where the run measured two targets in alternating blocks."""
@@ -177,7 +181,7 @@ class RunInfo(msgspec.Struct, kw_only=True):
     workers: list[WorkerInfo] = msgspec.field(default_factory=list)
     late_workers: int = 0
     """Locust workers that joined after the start and found nothing to do."""
-    started_ns: int
+    started_ns: int | None
     load_started_ns: int | None = None
     """When the load pattern began."""
     load_stopped_ns: int | None = None
@@ -190,6 +194,8 @@ class RunInfo(msgspec.Struct, kw_only=True):
     """
     notes: list[str] = msgspec.field(default_factory=list)
     """Things that a reader of the figures must know, in words."""
+    imported: ImportedInfo | None = None
+    """Where another tool measured it. None: kvswarm did."""
 
 
 class Versioned(msgspec.Struct):

@@ -34,10 +34,20 @@ WORKLOAD: Final = (
 
 
 def baseline_profile(path: Path) -> Profile:
-    """Read the profile of a baseline. Raises RunDirError where it is no run directory."""
+    """Read the profile of a baseline.
+
+    Raises RunDirError where it is no run directory, UsageError where it was imported.
+    """
     run = RunDir(path)
+    info = run.read_info()
+    if info.imported is not None:
+        raise UsageError(
+            f"{path}: was imported from {info.imported.tool}: its workload is not known, so it is "
+            "no baseline and has none",
+            fix="Compare two runs that kvswarm measured.",
+        )
     try:
-        return profile_from_dict(run.read_info().profile)
+        return profile_from_dict(info.profile)
     except msgspec.ValidationError as error:
         raise RunDirError(
             f"{run.run_json}: profile: {error}", fix="Use the kvswarm that made the run."
@@ -75,7 +85,7 @@ def _differences(one: Any, other: Any) -> list[str]:
 def against_baseline(run: RunDir, path: Path) -> dict[str, Any]:
     """Compare. Raises RunDirError or UsageError where the baseline cannot be used."""
     base = RunDir(path)
-    profile = profile_from_dict(run.read_info().profile)
+    profile = baseline_profile(run.path)
     check_same_workload(profile, path)
     try:
         theirs = json.loads(base.summary.read_bytes())

@@ -25,6 +25,7 @@ from kvswarm.rundir import RunDir, RunInfo
 from kvswarm.serving.checkpoints import HINTS
 
 STORAGE_WORDS: Final = frozenset({*HINTS, "quantized", "bf16", "fp16", "float16", "bfloat16"})
+UNTOLD: Final = "model not told"
 SEPARATORS: Final = re.compile(r"[-_.]")
 
 
@@ -47,7 +48,8 @@ class Member:
 
     origin: Origin
     info: RunInfo
-    profile: Profile
+    profile: Profile | None
+    """None: another tool measured it."""
     summary: Mapping[str, Any]
 
     @property
@@ -60,7 +62,7 @@ class Member:
         """What is served: the model's own name, where a server has another name for it."""
         root = self.info.target.model_card.get("root")
         told = root if isinstance(root, str) and root else self.info.target.model
-        return self.origin.model or told
+        return self.origin.model or told or UNTOLD
 
     @property
     def backend(self) -> str | None:
@@ -80,7 +82,7 @@ class Member:
     @property
     def quantization(self) -> str | None:
         """How weights are stored, as the profile or the file beside the run says."""
-        told = self.profile.vllm_features.get("quantization")
+        told = self.profile.vllm_features.get("quantization") if self.profile else None
         return self.origin.quantization or (str(told) if told else None)
 
 
@@ -89,7 +91,7 @@ def read_member(origin: Origin) -> Member:
     run = RunDir(origin.path)
     info = run.read_info()
     try:
-        profile = profile_from_dict(info.profile)
+        profile = None if info.imported else profile_from_dict(info.profile)
         summary = json.loads(run.summary.read_bytes())
         summary["verdict"]["status"], summary["throughput"], summary["ttft_ms"]
     except msgspec.ValidationError as error:
@@ -111,6 +113,8 @@ def obstacles(one: Member, other: Member) -> list[str]:
 
 def same_work(one: Member, other: Member) -> bool:
     """Whether nothing stands against comparing two runs, but that their loads may differ."""
+    if one.profile is None or other.profile is None:
+        return False
     of_load = [key for key in differences(one.profile, other.profile) if key.startswith("load")]
     return len(obstacles(one, other)) == len(of_load)
 
@@ -120,6 +124,8 @@ def pairs_up(one: Member, other: Member) -> bool:
 
     Not so where there are dialogues: their indices go to whoever is first.
     """
+    if one.profile is None or other.profile is None:
+        return False
     return one.info.seed == other.info.seed and not one.profile.has_dialogues
 
 
@@ -132,6 +138,14 @@ def _obstacles(one: Member, other: Member) -> Iterator[str]:
         yield f"model: {one.model} against {other.model}"
     if one.info.target.simulator != other.info.target.simulator:
         yield "one is of the simulator, the other of a server"
+    if one.profile is None or other.profile is None:
+        for member in (other, one):
+            if member.info.imported:
+                yield (
+                    f"{member.origin.name} is imported from {member.info.imported.tool}: whether it "
+                    "sent the same requests under the same load, and how late it was, is not known"
+                )
+        return
     ours, theirs = one.profile.to_dict(), other.profile.to_dict()
     different = differences(one.profile, other.profile)
     for key in different:

@@ -133,23 +133,24 @@ def figure_value(summary: Mapping[str, Any], figure: Figure) -> float | None:
 
 
 def _figures(member: Member, label: str) -> RunFigures:
-    summary, load = member.summary, member.profile.load
+    summary, profile, imported = member.summary, member.profile, member.info.imported
+    load = profile.load if profile else imported
     return RunFigures(
         label=label,
         name=member.origin.name,
         path=str(member.origin.path),
         run_id=member.info.run_id,
-        profile=member.profile.name,
+        profile=profile.name if profile else f"imported from {imported.tool if imported else '?'}",
         model=member.model,
         backend=member.backend,
         quantization=member.quantization,
         server_version=member.info.target.server_version,
         simulator=member.info.target.simulator,
-        concurrency=load.concurrency,
-        rate_rps=load.rate_rps,
+        concurrency=load.concurrency if load else None,
+        rate_rps=load.rate_rps if load else None,
         gpus=member.gpus,
         requests=summary["requests"]["sent"],
-        slo=dict(member.profile.slo),
+        slo=dict(profile.slo) if profile else {},
         verdict=summary["verdict"]["status"],
         reasons=list(summary["verdict"]["reasons"]),
         figures={figure.name: figure_value(summary, figure) for figure in FIGURES},
@@ -209,7 +210,7 @@ def _drafts_of_runs(one: Member, other: Member) -> list[Draft]:
         return []
     samples = samples_of(one.run), samples_of(other.run)
     drafts = list(_drafts(*samples, paired=pairs_up(one, other)))
-    if one.profile.slo == other.profile.slo:
+    if one.profile and other.profile and one.profile.slo == other.profile.slo:
         return drafts
     why = "the SLOs of the two differ"
     return [

@@ -34,7 +34,7 @@ def course_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from (("stalls", line) for line in stall_lines(summary["stalls"]))
 
 
-def schedule_text(summary: dict[str, Any]) -> str | None:
+def schedule_text(summary: Mapping[str, Any]) -> str | None:
     """How far TTFT from sent and from intended lie apart in this run, and what that means."""
     sent, intended = summary["ttft_ms"]["p99"], summary["ttft_from_intended_ms"]["p99"]
     if sent is None or intended is None:
@@ -59,7 +59,7 @@ def schedule_text(summary: dict[str, Any]) -> str | None:
     return text
 
 
-def steady_lines(summary: dict[str, Any]) -> Iterator[str]:
+def steady_lines(summary: Mapping[str, Any]) -> Iterator[str]:
     """Where the run was steady, its figures there beside those of all, and its drifts."""
     steady = summary["steady"]
     if steady["begin_s"] is None:
@@ -77,7 +77,7 @@ def steady_lines(summary: dict[str, Any]) -> Iterator[str]:
     yield from steady["notes"]
 
 
-def steady_cells(summary: dict[str, Any]) -> Iterator[tuple[str, tuple[str, str]]]:
+def steady_cells(summary: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, str]]]:
     """Each figure of the steady part, and of all measured requests."""
     steady = summary["steady"]
     for label, key in STEADY_ROWS:

@@ -167,7 +167,7 @@ def _section(told: Told, requests: _Requests, info: RunInfo, profile: Profile) -
 
 
 def _story(told: Told, requests: _Requests, info: RunInfo, profile: Profile) -> _Story:
-    begun_ns = info.load_started_ns or info.started_ns
+    begun_ns = info.load_started_ns or info.started_ns or 0  # only imported runs have neither
     times = requests.intended_ns
     origin_ns = int(times[0]) if len(times) else begun_ns
     last_ns = int(times[-1]) if len(times) else begun_ns

@@ -28,10 +28,12 @@ from kvswarm.analysis.report_replicas import replicas_html, replicas_plot
 from kvswarm.analysis.report_server import server_html, server_plots
 from kvswarm.analysis.rows import MOMENTS, Flags, Floats, ahead_ns, clock_offsets_ns, open_table
 from kvswarm.analysis.wording import (
+    amount,
     claim_lines,
     effect_lines,
     gate_lines,
     outputs_text,
+    run_title,
     variant_cells,
 )
 from kvswarm.rundir import RunDir, RunInfo
@@ -87,7 +89,7 @@ def report_page(run: RunDir, info: RunInfo, summary: dict[str, Any]) -> str:
     verdict = summary["verdict"]
     columns = _Columns(run)
     return Template(PAGE).substitute(
-        title=html.escape(f"{summary['run']['profile']} on {summary['run']['model']}"),
+        title=html.escape(run_title(summary["run"])),
         status=html.escape(verdict["status"]),
         reasons="".join(f"<li>{html.escape(reason)}</li>" for reason in verdict["reasons"]),
         facts=_facts(summary),
@@ -113,18 +115,19 @@ def _facts(summary: dict[str, Any]) -> str:
     throughput, goodput = summary["throughput"], summary["goodput"]
     errors = ", ".join(f"{kind} {count}" for kind, count in requests["by_error"].items())
     facts = {
-        "target": f"{run['target']} ({run['endpoint']})",
-        "pattern": run["pattern"],
+        "target": f"{run['target'] or 'not told'} ({run['endpoint'] or 'not told'})",
+        "pattern": run["pattern"] or "not told",
         "started": run["started"] or "",
         "ended": run["ended"] or "cut off",
         "requests": f"{requests['sent']} sent, {requests['ok']} ok, {requests['failed']} failed, "
         f"{requests['cancelled']} cancelled",
         "errors": errors or "none",
-        "duration": f"{summary['duration_s']:.2f} s",
-        "output tokens/s": f"{throughput['output_tokens_per_s']:.1f}",
-        "requests/s": f"{throughput['requests_per_s']:.2f}",
-        "goodput": f"{goodput['requests_per_s']:.2f} requests/s ({goodput['share']:.1%})",
-        "seed": str(run["seed"]),
+        "duration": f"{amount(summary['duration_s'])} s",
+        "output tokens/s": amount(throughput["output_tokens_per_s"], ".1f"),
+        "requests/s": amount(throughput["requests_per_s"]),
+        "goodput": f"{amount(goodput['requests_per_s'])} requests/s "
+        f"({amount(goodput['share'], '.1%')})",
+        "seed": "not told" if run["seed"] is None else str(run["seed"]),
         "notes": "; ".join(run["notes"]) or "none",
     }
     names = {
@@ -199,8 +202,11 @@ class _Columns:
             ahead = ahead_ns(plain["worker"].astype(float), clock_offsets_ns(run.read_info()))
             for name in set(MOMENTS) & set(COLUMNS):
                 plain[name] = plain[name].astype(float) - ahead
-            # Not the first sent_ns: a run that found no server has none.
-            origin = plain["intended_ns"].min() if self.rows else 0.0
+            # Not the first sent_ns: a run that found no server has none; an imported run may lack
+            # the other.
+            intended, sent = (plain[name].astype(float) for name in ("intended_ns", "sent_ns"))
+            plain["intended_ns"] = np.where(np.isnan(intended), sent, intended)
+            origin = np.fmin.reduce(plain["intended_ns"]) if self.rows else 0.0
             self.origin_ns = float(origin)
             self.intended_s = (plain["intended_ns"] - origin) / 1e9
             self.sent_s = (plain["sent_ns"] - origin) / 1e9
@@ -239,7 +245,7 @@ class _Columns:
     def unmeasured(self) -> list[tuple[str, float, float]]:
         """Name, begin and end of warm-up and cool-down, where there are any, in s."""
         spans = []
-        last_s = float(np.nanmax(self.end_s)) if self.rows else 0.0
+        last_s = 0.0 if np.isnan(self.end_s).all() else float(np.nanmax(self.end_s))
         warm, cool = self.phases == "warmup", self.phases == "cooldown"
         if warm.any():
             spans.append(("warm-up", 0.0, float(self.intended_s[~warm].min(initial=last_s))))
@@ -315,7 +321,7 @@ def _thinned(times: NDArray[Any], values: NDArray[Any]) -> tuple[list[float], li
 
 
 def _over_time(columns: _Columns, name: str, values_ms: NDArray[Any]) -> go.Figure | None:
-    wanted = columns.ok & ~np.isnan(values_ms)
+    wanted = columns.ok & ~np.isnan(values_ms) & ~np.isnan(columns.sent_s)
     if not wanted.any():
         return None
     times, values = _thinned(columns.sent_s[wanted], values_ms[wanted])
@@ -358,7 +364,7 @@ def _bins(end_s: float) -> NDArray[Any]:
 
 
 def _itl_over_time(columns: _Columns) -> go.Figure | None:
-    if not len(columns.gap_ms):
+    if not len(columns.gap_ms) or np.isnan(columns.gap_s).all():
         return None
     edges = _bins(float(columns.gap_s.max()))
     place = np.clip(np.searchsorted(edges, columns.gap_s, side="right") - 1, 0, TIME_BINS - 1)
@@ -393,7 +399,7 @@ def _tokens_per_s(columns: _Columns) -> go.Figure | None:
 
 
 def _errors(columns: _Columns) -> go.Figure | None:
-    if columns.ok.all():
+    if columns.ok.all() or np.isnan(columns.end_s).all():
         return None
     edges = _bins(float(np.nanmax(columns.end_s)))
     figure = go.Figure()

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -23,7 +22,9 @@ from kvswarm.analysis.cost import Counted, cost_sections
 from kvswarm.analysis.counting import Tally
 from kvswarm.analysis.course import Course
 from kvswarm.analysis.gates import gates_of
+from kvswarm.analysis.imported import summarise_imported
 from kvswarm.analysis.interleaved import Interleaved
+from kvswarm.analysis.moments import moment
 from kvswarm.analysis.reconcile import server_section
 from kvswarm.analysis.replicas import Replicas
 from kvswarm.analysis.rows import Flags, Floats, Rows, read_rows
@@ -87,6 +88,8 @@ class Window:
 def summarise(run: RunDir, table: TableReport | None = None) -> dict[str, Any]:
     """Compute the figures of a run. Raises RunDirError where its files cannot be read."""
     info = run.read_info()
+    if info.imported is not None:
+        return summarise_imported(run, info, info.imported)
     try:
         profile = profile_from_dict(info.profile)
     except msgspec.ValidationError as error:
@@ -364,9 +367,6 @@ def _intervals(totals: Totals) -> list[Interval]:
 
 
 def _run(info: RunInfo, profile: Profile) -> dict[str, Any]:
-    def moment(ns: int | None) -> str | None:
-        return datetime.fromtimestamp(ns / 1e9, tz=UTC).isoformat() if ns is not None else None
-
     return {
         "id": info.run_id,
         "profile": profile.name,
@@ -380,4 +380,5 @@ def _run(info: RunInfo, profile: Profile) -> dict[str, Any]:
         "ended_at": moment(info.ended_ns),
         "ended": info.ended,
         "notes": info.notes,
+        "imported": None,
     }

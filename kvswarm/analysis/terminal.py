@@ -16,10 +16,12 @@ from kvswarm.analysis.interleaved import interleave_lines
 from kvswarm.analysis.replica_lines import replica_lines
 from kvswarm.analysis.server_lines import server_lines
 from kvswarm.analysis.wording import (
+    amount,
     claim_lines,
     effect_lines,
     gate_lines,
     outputs_text,
+    run_title,
     variant_cells,
 )
 
@@ -39,7 +41,7 @@ def render(summary: dict[str, Any], console: Console) -> None:
     """Print figures, gates and verdict of a summary."""
     run = summary["run"]
     console.print(
-        escape(f"{run['profile']} ({run['pattern']}) on {run['model']} at {run['target']}"),
+        escape(_heading(run)),
         style="bold",
         soft_wrap=True,
     )
@@ -48,8 +50,8 @@ def render(summary: dict[str, Any], console: Console) -> None:
         column.justify = "right"
     for label, key in SHOWN:
         latency = summary[key]
-        if latency["count"]:
-            table.add_row(label, *(f"{latency[name]:.2f}" for name in COLUMNS))
+        if latency["count"] != 0:
+            table.add_row(label, *(amount(latency[name]) for name in COLUMNS))
     console.print(table)
     if summary["variants"]:
         console.print(_variants(summary["variants"]))
@@ -61,21 +63,30 @@ def render(summary: dict[str, Any], console: Console) -> None:
         console.print(escape(f"  - {reason}"), soft_wrap=True, highlight=False)
 
 
+def _heading(run: dict[str, Any]) -> str:
+    if run["imported"] is not None:
+        return run_title(run)
+    return f"{run['profile']} ({run['pattern']}) on {run['model']} at {run['target']}"
+
+
 def told_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Everything that is told in a line, with its label."""
     requests, throughput, goodput = (summary[k] for k in ("requests", "throughput", "goodput"))
     yield (
         "requests",
         f"{requests['sent']} sent, {requests['ok']} ok, {requests['failed']} failed, "
-        f"{requests['cancelled']} cancelled in {summary['duration_s']:.2f} s",
+        f"{requests['cancelled']} cancelled in {amount(summary['duration_s'])} s",
     )
     yield (
         "throughput",
-        f"{throughput['output_tokens_per_s']:.1f} output tokens/s, "
-        f"{throughput['input_tokens_per_s']:.1f} input tokens/s, "
-        f"{throughput['requests_per_s']:.2f} requests/s",
+        f"{amount(throughput['output_tokens_per_s'], '.1f')} output tokens/s, "
+        f"{amount(throughput['input_tokens_per_s'], '.1f')} input tokens/s, "
+        f"{amount(throughput['requests_per_s'])} requests/s",
     )
-    yield "goodput", f"{goodput['requests_per_s']:.2f} requests/s, {goodput['share']:.1%}"
+    yield (
+        "goodput",
+        f"{amount(goodput['requests_per_s'])} requests/s, {amount(goodput['share'], '.1%')}",
+    )
     if requests["by_error"]:
         kinds = ", ".join(f"{kind} {count}" for kind, count in requests["by_error"].items())
         yield "errors", kinds

@@ -80,6 +80,8 @@ class Evidence:
     ended: str | None = "completed"
     cut_short: bool = False
     notes: tuple[str, ...] = field(default_factory=tuple)
+    imported_from: str | None = None
+    """The tool that measured, where it was not kvswarm."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +108,7 @@ def judge(evidence: Evidence, limits: VerdictLimits) -> Verdict:
         *_clock(evidence, limits),
         *_workers(evidence),
         *_completeness(evidence),
+        *_origin(evidence),
     ]
     reasons.sort(key=lambda reason: reason.status != "invalid")  # the worst is read first
     statuses = {reason.status for reason in reasons}
@@ -255,4 +258,15 @@ def _completeness(evidence: Evidence) -> Iterator[Reason]:
     if evidence.cut_short:
         yield Reason(
             status="degraded", text="the end of the journal was cut off; its last batch is lost."
+        )
+
+
+def _origin(evidence: Evidence) -> Iterator[Reason]:
+    if evidence.imported_from is not None:
+        yield Reason(
+            status="degraded",
+            text=(
+                f"{evidence.imported_from} measured it, and does not tell how late it saw the "
+                "tokens or sent the requests: by how much its figures are off is not known."
+            ),
         )

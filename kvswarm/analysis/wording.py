@@ -20,6 +20,20 @@ VARIANT_COLUMNS: Final = (
 """Columns of the table of variants in ms: heading, latency and statistic."""
 
 
+def amount(value: float | None, form: str = ".2f") -> str:
+    """A figure that an imported run may lack."""
+    return "-" if value is None else format(value, form)
+
+
+def run_title(run: dict[str, Any]) -> str:
+    """What a run was of: its profile, or the tool that it was imported from, and its model."""
+    model = run["model"] or "a model that is not told"
+    told = run["imported"]
+    if told is None:
+        return f"{run['profile']} on {model}"
+    return f"{told['file']}, imported from {told['tool']}, on {model}"
+
+
 def outputs_text(outputs: dict[str, Any]) -> str:
     """How answers were judged, in a line."""
     kinds = ", ".join(f"{kind} {count}" for kind, count in outputs["by_score"].items())

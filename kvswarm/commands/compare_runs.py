@@ -162,6 +162,8 @@ def _check_once(origins: Sequence[Origin]) -> None:
 
 def _check_any(comparison: RunComparison, members: Sequence[Member]) -> None:
     """Refuse what holds no two runs that can be compared."""
+    if any(member.info.imported for member in members):
+        return  # they stand beside others, and nothing is said of them
     if all(pair.obstacles for pair in comparison.pairs):
         names = {run.label: run.name for run in comparison.runs}
         texts = [

@@ -113,8 +113,8 @@ class Coordinator:
         plan = Plan(
             run_id=self.run_id,
             profile=start.profile,
-            base_url=start.target.base_url,
-            model=start.target.model,
+            base_url=str(start.target.base_url),
+            model=str(start.target.model),
             api_key_env=start.api_key_env,
             header_names=start.header_names,
             ca_file=start.ca_file,

@@ -64,8 +64,8 @@ def other_of(interleave: InterleaveInfo | None) -> Other | None:
     if interleave is None:
         return None
     return Other(
-        base_url=interleave.target.base_url,
-        model=interleave.target.model,
+        base_url=str(interleave.target.base_url),
+        model=str(interleave.target.model),
         interleaving=interleaving_as(interleave),
     )
 

@@ -80,7 +80,7 @@ def _run_now(coordinator: Coordinator) -> RunNow:
     return RunNow(
         run_id=info.run_id,
         profile=str(info.profile["name"]),
-        model=info.target.model,
+        model=str(info.target.model),
         going_on=info.ended is None,
         lost_workers=coordinator.lost_workers,
         merged=merged(coordinator.counts),

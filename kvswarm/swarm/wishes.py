@@ -67,7 +67,7 @@ class Wishes:
         gateway = values["gateway"]
         asked = Target.of(self._host(), headers, tls, gateway=gateway)
         target = self._target(asked, profile, values["model"])
-        own = Target.of(target.base_url, headers, tls, gateway=gateway)
+        own = Target.of(str(target.base_url), headers, tls, gateway=gateway)
         interleave = self._interleave(own, tls, profile)
         service = handover()
         out = Path(values["out"]) if values["out"] and first else None

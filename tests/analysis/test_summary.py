@@ -243,6 +243,7 @@ def test_the_run_is_named_in_the_summary(tmp_path: Path) -> None:
         "target": "http://127.0.0.1:8000/v1", "endpoint": "chat", "simulator": False, "seed": 11,
         "started": "2025-11-24T16:00:00.073457+00:00",
         "ended_at": "2025-11-24T16:00:11.123457+00:00", "ended": "completed", "notes": ["n"],
+            "imported": None,
     }  # fmt: skip
 
 

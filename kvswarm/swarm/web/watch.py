@@ -47,7 +47,7 @@ class Watch:
         self.run: RunDir = coordinator.run
         self.profile = coordinator.profile
         self.target = coordinator.info.target
-        self.started_ns = coordinator.info.started_ns
+        self.started_ns = coordinator.info.started_ns or 0  # only imported runs have none
         self.state = State.PREPARING
         self.merged: Merged = merged([])
         self.elapsed_s = 0.0
