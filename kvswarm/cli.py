@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import kvswarm
-from kvswarm import cli_cluster
+from kvswarm import cli_cluster, cli_gate
 from kvswarm.commands.compare_options import ListsCommand, compare_flags
 from kvswarm.commands.in_cluster_options import in_cluster_asked, in_cluster_options
 from kvswarm.commands.run_flags import Processes, run_options
@@ -381,7 +381,7 @@ def calibrate(max_streams: int, error_share: float) -> int:
     return run_calibration(max_streams=max_streams, error_share=error_share)
 
 
-for each in cli_cluster.COMMANDS:
+for each in (*cli_cluster.COMMANDS, cli_gate.gate):
     commands.add_command(each)
 
 
