@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
+import numpy as np
+
 from kvswarm.analysis.differences import (
     CONFIDENCE,
     LEAST_BEYOND,
@@ -197,28 +199,50 @@ def _few(figure: NamedFigure, summary: Mapping[str, Any]) -> str | None:
     return f"of {count} values: about {beyond:.2g} lie beyond it"
 
 
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """A figure of two runs, both as they are and with the baseline moved by the margin."""
+
+    margin: Margin
+    plain: Difference
+    beyond: Difference
+    still: bool
+    """Whether all values of each run are the same, so that there is no chance in them."""
+
+    @property
+    def worse_by(self) -> float:
+        """By how much the run is worse than the margin allows."""
+        difference = self.beyond.difference
+        return -difference if self.margin.figure.more_is_better else difference
+
+
 def regression_checks(
     slos: SloFile, run: RunSamples, baseline: RunSamples, *, paired: bool
 ) -> list[Check]:
     """Compare every figure that has a margin. `paired`: both sent the same requests."""
-    plain, shifted = [], []
-    for margin in slos.margins:
-        ours, theirs = run[margin.figure], baseline[margin.figure]
-        together = paired and margin.figure.sample not in OVER_TIME
-        statistic = margin.figure.statistic
-        plain.append(compare_samples(ours, theirs, statistic, paired=together))
-        moved = moved_by(theirs, margin)
-        shifted.append(compare_samples(ours, moved, statistic, paired=together))
-    corrected = hold([None if each is None else each.p_value for each in shifted])
+    compared = [
+        _compare(margin, run[margin.figure], baseline[margin.figure], paired=paired)
+        for margin in slos.margins
+    ]
+    corrected = hold([None if each is None else each.beyond.p_value for each in compared])
     checks = []
-    for margin, change, beyond, p_value in zip(
-        slos.margins, plain, shifted, corrected, strict=True
-    ):
-        check = _regression_check(margin, change, beyond, p_value)
+    for margin, each, p_value in zip(slos.margins, compared, corrected, strict=True):
+        check = _regression_check(margin, each, p_value)
         if check.outcome == "unknown" and slos.unknown_fails:
             check = replace(check, outcome="failed")
         checks.append(check)
     return checks
+
+
+def _compare(margin: Margin, ours: Sample, theirs: Sample, *, paired: bool) -> _Compared | None:
+    together = paired and margin.figure.sample not in OVER_TIME
+    statistic, moved = margin.figure.statistic, moved_by(theirs, margin)
+    plain = compare_samples(ours, theirs, statistic, paired=together)
+    beyond = compare_samples(ours, moved, statistic, paired=together)
+    if plain is None or beyond is None:
+        return None
+    still = all(np.ptp(side.values) == 0.0 for side in (ours, theirs))
+    return _Compared(margin, plain, beyond, still)
 
 
 def moved_by(baseline: Sample, margin: Margin) -> Sample:
@@ -229,19 +253,17 @@ def moved_by(baseline: Sample, margin: Margin) -> Sample:
     return replace(baseline, values=baseline.values * (1.0 + sign * margin.margin))
 
 
-def _regression_check(
-    margin: Margin, plain: Difference | None, beyond: Difference | None, p_value: float | None
-) -> Check:
-    figure = margin.figure
+def _regression_check(margin: Margin, compared: _Compared | None, p_value: float | None) -> Check:
     check = Check(
         kind="regression",
-        name=figure.name,
+        name=margin.figure.name,
         outcome="failed",
-        unit="share" if margin.points else figure.unit,
+        unit="share" if margin.points else margin.figure.unit,
         reason="one of the runs has no such values",
     )
-    if plain is None or beyond is None:
+    if compared is None:
         return check
+    plain = compared.plain
     change = Change(
         reference=plain.reference,
         difference=plain.difference,
@@ -252,22 +274,18 @@ def _regression_check(
         p_value=p_value,
         count=plain.count,
     )
-    outcome, reason = _judged(margin, beyond, p_value)
+    outcome, reason = _judged(compared, p_value)
     value = plain.reference + plain.difference
     return replace(check, outcome=outcome, value=value, change=change, reason=reason)
 
 
-def _judged(
-    margin: Margin, beyond: Difference, p_value: float | None
-) -> tuple[Outcome, str | None]:
-    sign = -1.0 if margin.figure.more_is_better else 1.0
-    worse_by = sign * beyond.difference
-    if p_value is None:
-        return "unknown", f"cannot tell: {beyond.count} values are too few"
-    if p_value <= 1.0 - CONFIDENCE:
-        if worse_by > 0:
+def _judged(compared: _Compared, p_value: float | None) -> tuple[Outcome, str | None]:
+    count = compared.beyond.count
+    certain = compared.still and count >= LEAST_BEYOND
+    if p_value is None and not certain:
+        return "unknown", f"cannot tell: {count} values are too few"
+    if certain or (p_value is not None and p_value <= 1.0 - CONFIDENCE):
+        if compared.worse_by > 0:
             return "failed", "worse by more than the margin"
-        return "passed", None
-    if beyond.low == beyond.high and worse_by <= 0:  # no spread: it is what it is
         return "passed", None
     return "unknown", "cannot tell whether it is worse by more than the margin"

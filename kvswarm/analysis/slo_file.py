@@ -24,6 +24,8 @@ from kvswarm.errors import UsageError
 from kvswarm.profiles.problems import nearest, seen
 
 MOST_BYTES: Final = 1_000_000
+BROKEN_TAGS: Final = (ValueError, LookupError, AttributeError)
+"""What PyYAML raises for a tag that its text does not fit, such as `!!int ""` and `!!bool x`."""
 VERDICTS: Final = ("valid", "degraded")
 UNKNOWNS: Final = ("pass", "fail")
 WORDS: Final = ("verdict", "regression", "on_unknown")
@@ -122,7 +124,7 @@ def _plain(text: str, source: str) -> tuple[dict[str, Any], dict[str, int]]:
         if loaded is None:
             loaded = yaml.safe_load(text)
         root = yaml.compose(text.replace("\t", " "), Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, *BROKEN_TAGS, RecursionError) as error:
         raise UsageError(
             f"{source}: not YAML: {' '.join(str(error).split())[:200]}",
             fix="Write a key and its limit to a line, such as `ttft_p95_ms: 300`.",
