@@ -55,8 +55,8 @@ def test_a_server_that_is_worse_by_just_the_margin_seldom_fails() -> None:
 
 
 def test_a_server_that_is_worse_by_far_fails() -> None:
-    """20 % with a margin of 5 % are four standard errors."""
-    assert set(trials(0.20, 4)) == {"failed"}
+    """30 % with a margin of 5 % are six standard errors."""
+    assert set(trials(0.30, 4)) == {"failed"}
 
 
 def test_a_server_that_is_better_passes() -> None:

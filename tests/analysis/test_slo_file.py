@@ -16,6 +16,7 @@ from kvswarm.analysis.named_figures import LATENCIES, SHORT, figure_named
 from kvswarm.analysis.slo_file import COMPARED, parse_slos, read_slo_file
 from kvswarm.analysis.slo_names import meant_by
 from kvswarm.errors import UsageError
+from kvswarm.profiles.schema import GATE_KEYS
 
 PERCENTILES = ("p50", "p75", "p90", "p95", "p99", "p999")
 NAMES = st.sampled_from(
@@ -130,6 +131,14 @@ def test_every_number_of_the_summary_goes_by_its_path() -> None:
         assert meant.figure.path == path
     for name in ("requests.by_error.stal", "generator.read_lag", "verdict.status", "variants.sent"):
         assert meant_by(name) is None
+
+
+def test_every_gate_of_a_profile_is_a_figure_of_a_file_by_the_same_name() -> None:
+    """And is limited the same way, so that a limit can move from the one to the other."""
+    for name in GATE_KEYS:
+        figure = figure_named(name)
+        assert figure is not None, name
+        assert figure.direction is not None, name
 
 
 @pytest.mark.parametrize(
