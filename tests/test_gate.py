@@ -205,7 +205,8 @@ def test_baselines_that_cannot_be_compared_are_refused_with_what_differs(gate: T
     ("text", "words", "message"),
     [
         ("regression: {ttft_p50_ms: 5%}", "run", "regression needs a baseline"),
-        ("ttft_p50_ms: 5", "run --baseline run", "has no `regression`"),
+        ("regression: {ttft_p50_ms: 5%}", "run --baseline ./run", "is the run itself"),
+        ("regression: {ttft_p50_ms: 5%}", "run --baseline absent", "absent: no run.json here"),
         ("ttft_p50_ms: 5", "absent", "absent: no run.json here"),
         ("ttft_p50_ms: 5", "run --baseline absent", "has no `regression`"),
         ("ttft_p50_ms: 5", "run --json --markdown -", "both want standard output"),

@@ -85,6 +85,10 @@ def _check_asked(slos: SloFile, request: GateRequest) -> None:
             f"{slos.source}: regression needs a baseline to compare with",
             fix="Give --baseline RUN, or leave `regression` out of the file.",
         )
+    if request.baseline is not None and request.baseline.resolve() == request.run.resolve():
+        raise UsageError(
+            f"--baseline {request.baseline}: is the run itself", fix="Give an earlier run."
+        )
     if request.baseline is not None and not slos.margins:
         raise UsageError(
             f"--baseline {request.baseline}: {slos.source} has no `regression`",
