@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import kvswarm
-from kvswarm import cli_analysis, cli_cluster, cli_exchange
+from kvswarm import cli_analysis, cli_cluster, cli_exchange, cli_gate
 from kvswarm.commands.compare_options import CompareCommand, compare_flags
 from kvswarm.commands.cost_options import cost_asked, cost_options
 from kvswarm.commands.in_cluster_options import in_cluster_asked, in_cluster_options
@@ -399,7 +399,8 @@ def calibrate(max_streams: int, error_share: float) -> int:
     return run_calibration(max_streams=max_streams, error_share=error_share)
 
 
-for each in (*cli_cluster.COMMANDS, *cli_analysis.COMMANDS, *cli_exchange.COMMANDS):
+ELSEWHERE = (*cli_cluster.COMMANDS, *cli_analysis.COMMANDS, *cli_exchange.COMMANDS, cli_gate.gate)
+for each in ELSEWHERE:
     commands.add_command(each)
 
 

@@ -43,7 +43,7 @@ def autocorrelation_time(values: Floats) -> float:
     count = len(values)
     centred = values - values.mean()
     variance = float(centred @ centred) / count
-    if count < LEAST_BLOCKS or variance == 0.0:
+    if count < LEAST_BLOCKS or float(np.ptp(values)) == 0.0:
         return 1.0
     size = 1 << (2 * count - 1).bit_length()
     spectrum = np.fft.rfft(centred, size)

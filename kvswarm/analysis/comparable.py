@@ -142,8 +142,8 @@ def _obstacles(one: Member, other: Member) -> Iterator[str]:
         for member in (other, one):
             if member.info.imported:
                 yield (
-                    f"{member.origin.name} is imported from {member.info.imported.tool}: whether it "
-                    "sent the same requests under the same load, and how late it was, is not known"
+                    f"{member.origin.name} is imported from {member.info.imported.tool}: whether "
+                    "it sent the same requests under the same load, and how late, is not known"
                 )
         return
     ours, theirs = one.profile.to_dict(), other.profile.to_dict()

@@ -104,5 +104,6 @@ def gate_lines(summary: Mapping[str, Any]) -> list[str]:
     for gate in summary["gates"]:
         value = "none" if gate["value"] is None else f"{gate['value']:.4g}"
         state = "passed" if gate["passed"] else "MISSED"
-        lines.append(f"{gate['name']} {value}, limit {gate['limit']:g}: {state}")
+        why = f" ({gate['reason']})" if gate.get("reason") else ""
+        lines.append(f"{gate['name']} {value}, limit {gate['limit']:g}: {state}{why}")
     return lines

@@ -109,7 +109,8 @@ def test_gates_hold_figures_of_the_run_against_limits(
     summary = summary_of(tmp_path, MIXED, run_info(profile(gate={name: limit})))
     (gate,) = summary["gates"]
     assert gate == {
-        "name": name, "limit": limit, "value": pytest.approx(value, rel=1e-5), "passed": passed
+        "name": name, "limit": limit, "value": pytest.approx(value, rel=1e-5), "passed": passed,
+        "reason": None,
     }  # fmt: skip
     assert exit_code(summary) == (0 if passed else 1)
 
@@ -128,6 +129,7 @@ def test_a_gate_on_what_was_not_measured_is_missed(
     assert [(gate["value"], gate["passed"]) for gate in summary["gates"]] == [
         (None, False), (error_share, False), (0.0, True),
     ]  # fmt: skip
+    assert [bool(gate["reason"]) for gate in summary["gates"]] == [True, error_share is None, False]
 
 
 @pytest.mark.parametrize(
