@@ -1,0 +1,89 @@
+"""Whether the load of a run was more than the server could do.
+
+In:  a run directory that was finished.  Out: the reason, in words, or None.
+
+With arrivals at a rate, a server that keeps up has as many requests in flight at the end as in the
+middle. The mean number in flight in the second quarter of the arrivals is compared with that in the
+fourth: it must have grown by more than a tenth of what arrived between them (so much of the offered
+rate was not achieved), and by more than three standard deviations of chance, by which a number in
+flight varies as Poisson's does.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from kvswarm.analysis.rows import Floats, read_rows
+from kvswarm.rundir import RunDir
+
+LEAST_GROWTH_SHARE: Final = 0.1
+DEVIATIONS: Final = 3.0
+LEAST_ARRIVALS: Final = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Growth:
+    """Mean requests in flight, early and late, and how many arrived between the two."""
+
+    early: float
+    late: float
+    arrived: int
+
+    @property
+    def saturated(self) -> bool:
+        """Whether the server fell behind, beyond what chance does."""
+        growth = self.late - self.early
+        chance = DEVIATIONS * math.sqrt(2.0 * max(1.0, self.early))
+        return growth > LEAST_GROWTH_SHARE * self.arrived and growth > chance
+
+
+def saturation_of(run: RunDir, *, open_loop: bool) -> str | None:
+    """Say why a run was saturated. Raises RunDirError where its files are damaged."""
+    dropped = sum(worker.dropped_arrivals for worker in run.read_info().workers)
+    if dropped:
+        return f"{dropped} arrivals were dropped: so many requests in flight are the most allowed"
+    if not open_loop:
+        return None
+    # Those that were cancelled in the end count as well: they were in flight.
+    parts = [(rows["intended_ns"], rows["end_ns"]) for rows in read_rows(run)]
+    if not parts:
+        return None
+    intended_ns, end_ns = (np.concatenate(each) for each in zip(*parts, strict=True))
+    found = growth_of(intended_ns, end_ns)
+    if found is None or not found.saturated:
+        return None
+    share = 1.0 - (found.late - found.early) / max(1, found.arrived)
+    return (
+        f"requests in flight grew from {found.early:.1f} to {found.late:.1f}: only {share:.0%} of "
+        "the offered rate was achieved"
+    )
+
+
+def growth_of(intended_ns: Floats, end_ns: Floats) -> Growth | None:
+    """How the number in flight grew; None where the run is too short to tell.
+
+    Too short is one whose first requests took more than a quarter of the time of arrivals.
+    """
+    if len(intended_ns) < LEAST_ARRIVALS:
+        return None
+    start_ns = float(intended_ns.min())
+    starts, ends = intended_ns - start_ns, end_ns - start_ns
+    length = float(starts.max())
+    first = starts <= length / 4
+    if length <= 0 or float(np.median((ends - starts)[first])) > length / 4:
+        return None
+    between = (starts >= length * 3 / 8) & (starts < length * 7 / 8)
+    return Growth(
+        early=_mean_in_flight(starts, ends, length / 4, length / 2),
+        late=_mean_in_flight(starts, ends, length * 3 / 4, length),
+        arrived=int(between.sum()),
+    )
+
+
+def _mean_in_flight(starts: Floats, ends: Floats, begin: float, end: float) -> float:
+    overlap = np.minimum(ends, end) - np.maximum(starts, begin)
+    return float(np.clip(overlap, 0.0, None).sum()) / (end - begin)
