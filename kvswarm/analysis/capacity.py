@@ -179,6 +179,8 @@ def next_load(plan: Plan, tried: Sequence[Tried]) -> float | None:
     if found.high <= found.low * (1.0 + plan.precision):
         return None
     middle = rounded(plan, math.sqrt(found.low * found.high))
+    if plan.kind == "concurrency":  # the geometric mean of 2 and 4 is below 3
+        middle = max(middle, found.low + 1.0)
     return middle if found.low < middle < found.high else None
 
 

@@ -6,7 +6,8 @@ With arrivals at a rate, a server that keeps up has as many requests in flight a
 middle. The mean number in flight in the second quarter of the arrivals is compared with that in the
 fourth: it must have grown by more than a tenth of what arrived between them (so much of the offered
 rate was not achieved), and by more than three standard deviations of chance, by which a number in
-flight varies as Poisson's does.
+flight varies as Poisson's does. And requests of the fourth quarter must have taken longer than
+those of the first: where answers are long and a run is short, that number grows for this alone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from kvswarm.rundir import RunDir
 
 LEAST_GROWTH_SHARE: Final = 0.1
 DEVIATIONS: Final = 3.0
+LONGER: Final = 1.25
+"""So many times as long as in the first quarter, at the median, requests take in the fourth."""
 LEAST_ARRIVALS: Final = 20
 
 
@@ -32,13 +35,16 @@ class Growth:
     early: float
     late: float
     arrived: int
+    longer: float
+    """Median time of the fourth quarter's requests by that of the first's."""
 
     @property
     def saturated(self) -> bool:
         """Whether the server fell behind, beyond what chance does."""
         growth = self.late - self.early
         chance = DEVIATIONS * math.sqrt(2.0 * max(1.0, self.early))
-        return growth > LEAST_GROWTH_SHARE * self.arrived and growth > chance
+        beyond = growth > LEAST_GROWTH_SHARE * self.arrived and growth > chance
+        return beyond and self.longer > LONGER
 
 
 def saturation_of(run: RunDir, *, open_loop: bool) -> str | None:
@@ -64,23 +70,22 @@ def saturation_of(run: RunDir, *, open_loop: bool) -> str | None:
 
 
 def growth_of(intended_ns: Floats, end_ns: Floats) -> Growth | None:
-    """How the number in flight grew; None where the run is too short to tell.
-
-    Too short is one whose first requests took more than a quarter of the time of arrivals.
-    """
+    """How the number in flight grew; None where there are too few requests to tell."""
     if len(intended_ns) < LEAST_ARRIVALS:
         return None
     start_ns = float(intended_ns.min())
     starts, ends = intended_ns - start_ns, end_ns - start_ns
     length = float(starts.max())
-    first = starts <= length / 4
-    if length <= 0 or float(np.median((ends - starts)[first])) > length / 4:
+    if length <= 0.0:
         return None
+    first, fourth = starts <= length / 4, starts >= length * 3 / 4
     between = (starts >= length * 3 / 8) & (starts < length * 7 / 8)
+    usual = float(np.median((ends - starts)[first]))
     return Growth(
         early=_mean_in_flight(starts, ends, length / 4, length / 2),
         late=_mean_in_flight(starts, ends, length * 3 / 4, length),
         arrived=int(between.sum()),
+        longer=float(np.median((ends - starts)[fourth])) / usual if usual > 0 else math.inf,
     )
 
 

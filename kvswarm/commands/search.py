@@ -18,9 +18,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from rich.console import Console
 
 from kvswarm.analysis.capacity import Kind, judge, next_load, rounded
+from kvswarm.analysis.report_sweep import search_page
 from kvswarm.analysis.saturation import saturation_of
 from kvswarm.analysis.targets import count_targets, read_targets
 from kvswarm.commands.checks import check, written_of
@@ -29,7 +31,7 @@ from kvswarm.commands.guard import guard_run
 from kvswarm.commands.load import RunRequest
 from kvswarm.commands.measure import measure
 from kvswarm.commands.search_file import SEARCH_FILE, BlockRun, Level, Search, read_search
-from kvswarm.commands.search_table import render
+from kvswarm.commands.search_table import render, result_text
 from kvswarm.commands.series import (
     Series,
     check_same,
@@ -41,10 +43,11 @@ from kvswarm.commands.series import (
 )
 from kvswarm.commands.serve import served, server_command
 from kvswarm.commands.sweep import target_name
+from kvswarm.commands.sweep_file import PAGE_FILE
 from kvswarm.commands.swept import directory_name
 from kvswarm.errors import EXIT_GATE_MISSED, EXIT_INTERRUPTED, EXIT_TARGET_UNREACHABLE, UsageError
 from kvswarm.profiles.model import Load, Profile
-from kvswarm.rundir import SERVER_LOG, RunDir
+from kvswarm.rundir import SERVER_LOG, RunDir, write_atomically
 
 PRECISION: Final = 0.05
 BLOCKS: Final = 5
@@ -84,7 +87,7 @@ def search(request: RunRequest, asked: SearchAsked) -> int:
         Console(soft_wrap=True).print_json(data=data)
         return 0
     folder = folder_of(request.out, SEARCH_FILE, f"{state.profile}-search")
-    state.write(folder)
+    _keep(state, folder)
     console = Console(stderr=True)
     ended = None
     try:
@@ -119,12 +122,12 @@ class _Searching:
                 code = self._run(level, block)
                 if code is None:
                     level.take(judge(plan, [run.count() for run in level.runs]))
-                self._state.write(self._folder)
+                _keep(self._state, self._folder)
                 if code is not None:
                     return code
             self._say(f"{level.load:g} {self._state.unit}: {level.state}: {level.reason}")
         self._state.conclude()
-        self._state.write(self._folder)
+        _keep(self._state, self._folder)
         return None
 
     def _level(self) -> Level | None:
@@ -208,9 +211,10 @@ def _start(request: RunRequest, asked: SearchAsked) -> float:
             f"--{asked.kind}: is what is searched",
             fix="Give the first load to try with --from, or leave it out.",
         )
-    load: Load = written_of(request).profile.load
-    of_profile = load.rate_rps if asked.kind == "rate" else load.concurrency
-    start = asked.start or of_profile or 1.0
+    start = asked.start
+    if start is None:
+        load: Load = written_of(request).profile.load
+        start = (load.rate_rps if asked.kind == "rate" else load.concurrency) or 1.0
     if asked.kind == "concurrency" and start != int(start):
         raise UsageError(f"--from {start:g}: is no number of users", fix="Give a whole number.")
     if start > asked.most:
@@ -256,6 +260,13 @@ def _check_size(state: Search, profile: Profile) -> None:
             fix=f"Give each run {needed} or more by --requests or --duration, more --blocks, or a "
             "lower share: --goodput, or a lower percentile.",
         )
+
+
+def _keep(state: Search, folder: Path) -> None:
+    """Write the file and its page."""
+    state.write(folder)
+    page = search_page(msgspec.to_builtins(state), result_text(state), state.unit)
+    write_atomically(folder / PAGE_FILE, page.encode())
 
 
 def _go_on(folder: Path, state: Search) -> None:
