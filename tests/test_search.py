@@ -16,8 +16,10 @@ from kvswarm.commands.search_file import SCHEMA_PATH
 sys.path.insert(0, str(Path(__file__).parent / "swarm"))
 sys.path.insert(0, str(Path(__file__).parent))
 from running import KVSWARM, forgiving, going, kvswarm, simulator, until
+from serving_scripts import SERVE, script
 from typed_commands import TypeIn, typing_in
 
+NGRAM = "speculative: {method: ngram, num_speculative_tokens: 2, prompt_lookup_max: 4}"
 EVENLY = """\
 pattern: constant
 duration_s: 2.5
@@ -83,13 +85,16 @@ def test_a_search_brackets_the_capacity_also_when_it_is_interrupted(tmp_path: Pa
     assert "holds another search: seed 0, now 9" in other.err
 
 
-def test_a_search_in_vain_ends_at_one_user_with_code_1(tmp_path: Path) -> None:
-    """No fewer users can be asked for; --json prints the file."""
-    with simulator("--exact", "30", "1") as url:
-        done = kvswarm(
-            "sweep", "--search", "concurrency", "--profile", forgiving(tmp_path), "--url", url,
-            "--slo", "ttft_p50_ms=5", "--json", "--from", "1", "--out", "search", cwd=tmp_path,
-        )  # fmt: skip
+def test_a_search_in_vain_ends_at_one_user_with_code_1_and_has_one_server_for_all_runs(
+    tmp_path: Path,
+) -> None:
+    """No fewer users can be asked for; and a model is not loaded anew for each run."""
+    server = script(tmp_path, SERVE)
+    done = kvswarm(
+        "sweep", "--search", "concurrency", "--profile", forgiving(tmp_path, NGRAM), "--json",
+        "--serve", str(server.path), "--slo", "ttft_p50_ms=0.5", "--from", "1", "--out", "search",
+        cwd=tmp_path,
+    )  # fmt: skip
     assert done.code == 1, done.err
     found = searched(tmp_path / "search")
     assert json.loads(done.out) == found
@@ -97,6 +102,10 @@ def test_a_search_in_vain_ends_at_one_user_with_code_1(tmp_path: Path) -> None:
         "status": "none meets the targets", "load": None, "next_load": 1.0, "requests": 40,
         "runs": 2,
     }  # fmt: skip
+    assert len(server.starts) == 1
+    assert server.left() == []
+    page = (tmp_path / "search" / "report.html").read_text("utf-8")
+    assert "no load met the targets, down to 1 users" in page
 
 
 def test_a_server_that_goes_away_ends_the_search_with_code_4(tmp_path: Path) -> None:

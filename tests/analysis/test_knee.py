@@ -74,7 +74,7 @@ def test_a_run_without_latencies_has_no_power_and_is_no_knee() -> None:
     """All of its requests failed."""
     summary = {
         "throughput": {"requests_per_s": 0.0, "output_tokens_per_s": 0.0},
-        **dict.fromkeys(("ttft_ms", "itl_ms", "e2e_ms"), {"p50": None, "p99": None, "mean": None}),
+        **{name: dict.fromkeys(("p50", "p99", "mean")) for name in ("ttft_ms", "itl_ms", "e2e_ms")},
     }
     dead = point_of(8.0, summary)
     kind: Kind = "concurrency"
