@@ -108,24 +108,25 @@ class Bracket:
 
 def judge(plan: Plan, blocks: Sequence[BlockCount]) -> Judgement:
     """Say of a load what its blocks show."""
-    intervals = tuple(_interval(blocks, place, plan.z) for place in range(len(plan.shares)))
+    usable = [block for block in blocks if block.unusable is None]
+    intervals = tuple(_interval(usable, place, plan.z) for place in range(len(plan.shares)))
     for block in blocks:
         if block.saturated is not None:
             return Judgement(state="fail", reason=block.saturated, intervals=intervals)
-    for block in blocks:
-        if block.unusable is not None:
-            return Judgement(state="cannot tell", reason=block.unusable, intervals=intervals)
     state: State | None = None
-    reason = "another block is needed"
-    if len(blocks) >= LEAST_BLOCKS:
+    reason = "another run is needed"
+    if len(usable) >= LEAST_BLOCKS:
         pairs = list(zip(intervals, plan.shares, strict=True))
         if any(found.high < share for found, share in pairs):
             state, reason = "fail", "fewer requests met a target than it asks for"
         elif all(found.low >= share for found, share in pairs):
             state, reason = "pass", "all targets are met"
-        elif len(blocks) >= plan.blocks:
-            state = "cannot tell"
-            reason = f"{len(blocks)} blocks did not settle it, which counts as a fail"
+    if state is None and len(blocks) >= plan.blocks:
+        state = "cannot tell"
+        reason = f"{len(usable)} runs did not settle it, which counts as a fail"
+        lost = [block.unusable for block in blocks if block.unusable is not None]
+        if lost:
+            reason += f"; {len(lost)} say nothing, the last of them for this: {lost[-1]}"
     return Judgement(state=state, reason=reason, intervals=intervals)
 
 

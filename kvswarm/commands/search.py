@@ -175,8 +175,7 @@ class _Searching:
         block.requests, block.met = count_targets(run, self._state.slos)
         block.saturated = saturation_of(run, open_loop=profile.load.open_loop)
         if block.verdict == "invalid":
-            reasons = "; ".join(block.reasons)
-            block.unusable = f"the run is invalid, which counts as a fail: {reasons}"
+            block.unusable = "; ".join(["it is invalid", *block.reasons])
         return None
 
     def _say(self, text: str) -> None:
@@ -273,4 +272,4 @@ def _go_on(folder: Path, state: Search) -> None:
     """Take over what an earlier call of the same search did. Raises UsageError for another one."""
     before = read_search(folder)
     check_same("search", folder, field_differences(before, state, SAME))
-    state.levels, state.result = before.levels, None
+    state.levels = before.levels

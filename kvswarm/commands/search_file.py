@@ -123,6 +123,9 @@ class Search(msgspec.Struct, kw_only=True):
     def conclude(self) -> None:
         """Note what was found, once there is no other load to try."""
         found = bracket_of(self.tried())
+        for level in self.levels:
+            if level.load == found.high and level.state == "cannot tell":
+                self.notes = [f"The server may do {level.load:g} {self.unit}: it was not settled."]
         self.result = Result(
             status="none meets the targets"
             if found.low is None

@@ -72,10 +72,17 @@ def test_one_target_that_is_missed_is_enough_to_fail_and_all_are_needed_to_pass(
     assert judge(both, open_yet).state is None
 
 
-def test_a_block_that_says_nothing_is_no_pass() -> None:
-    """An invalid measurement is not evidence for the server."""
-    judgement = judge(plan(), [block(100), block(100, unusable="clock steps")])
-    assert (judgement.state, judgement.reason) == ("cannot tell", "clock steps")
+def test_a_block_that_says_nothing_is_made_again_and_is_no_evidence_for_either() -> None:
+    """An invalid measurement tells of the generator; where all are, nothing is known of the server."""
+    lost = block(0, unusable="clock steps")
+    assert judge(plan(), [block(100), lost]).state is None
+    passed = judge(plan(), [block(100), lost, block(100)])
+    assert (passed.state, passed.intervals[0].share) == ("pass", 1.0)
+    assert judge(plan(), [block(10), lost, block(10)]).state == "fail"
+    judgement = judge(plan(), [lost] * 5)
+    assert judgement.state == "cannot tell"
+    assert "clock steps" in judgement.reason
+    assert judge(plan(), [lost] * 4).state is None
 
 
 def test_the_interval_of_all_of_n_is_wilsons() -> None:
