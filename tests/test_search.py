@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from pathlib import Path
@@ -119,6 +120,19 @@ def test_a_server_that_goes_away_ends_the_search_with_code_4(tmp_path: Path) -> 
     assert found["result"] is None
     assert found["levels"][0]["state"] is None
     assert found["levels"][0]["runs"][0]["status"] == "failed"
+
+
+def test_every_member_of_search_json_has_a_line() -> None:
+    """In docs/sweep.md, by its path."""
+    schema = json.loads(SCHEMA_PATH.read_text("utf-8"))["properties"]
+    page = (Path(__file__).parents[1] / "docs" / "sweep.md").read_text("utf-8")
+    table = page.partition("In `search.json`")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    paths = {name for name in schema if name not in {"levels", "result"}}
+    paths |= {f"levels[].{name}" for name in schema["levels"]["items"]["properties"]}
+    result = schema["result"]["anyOf"][1]["properties"]
+    paths |= {f"result.{name}" for name in result}
+    assert set(re.findall(r"`([^`]+)`", " ".join(rows))) == paths
 
 
 # -- bad usage: exit code 2, and nothing is made ---------------------------------------------

@@ -17,6 +17,8 @@ from plotly.offline import get_plotlyjs
 
 HEIGHT_PX: Final = 320
 LOADS: Final = {"rate_rps": "offered, requests/s", "concurrency": "users"}
+MARK: Final = {"color": "#888", "dash": "dot"}
+"""Lines that mark a place, seen on light and on dark."""
 PLOTS: Final = (
     ("Throughput", "output tokens/s", (("output_tokens_per_s", "output tokens/s"),)),
     ("Requests", "requests/s", (("requests_per_s", "achieved"),)),
@@ -158,9 +160,9 @@ def _figure(
     if title == "Requests" and curve["kind"] == "rate_rps":
         figure.add_scatter(x=loads, y=loads, name="offered", mode="lines", line={"dash": "dot"})
     if curve["knee"] is not None:
-        figure.add_vline(x=curve["knee"], line_dash="dash", annotation_text="knee")
+        figure.add_vline(x=curve["knee"], annotation_text="knee", line={**MARK, "dash": "dash"})
     if curve["saturated_from"] is not None:
-        figure.add_vline(x=curve["saturated_from"], line_dash="dot", annotation_text="saturated")
+        figure.add_vline(x=curve["saturated_from"], annotation_text="saturated", line=MARK)
     return figure.update_layout(title=title, xaxis_title=LOADS[curve["kind"]], yaxis_title=axis)
 
 
@@ -181,7 +183,7 @@ def _shares(search: Mapping[str, Any], unit: str) -> go.Figure:
             name=html.escape(slo["name"]),
             mode="lines+markers",
         )
-        figure.add_hline(y=slo["share"], line_dash="dot")
+        figure.add_hline(y=slo["share"], line=MARK)
     return figure.update_layout(
         title="Requests within the limits", xaxis_title=unit, yaxis_title="share"
     )

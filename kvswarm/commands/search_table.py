@@ -69,7 +69,7 @@ def result_text(search: Search) -> str:
     """What was found, in a sentence."""
     result = search.result
     if result is None:
-        return "none yet: the search was interrupted, and goes on with the same --out"
+        return "none yet; a search that was cut off goes on with the same --out"
     spent = f"{result.requests} requests in {result.runs} runs"
     if result.load is None:
         return f"no load met the targets, down to {result.next_load:g} {search.unit}; {spent}"
