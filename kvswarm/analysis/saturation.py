@@ -54,12 +54,14 @@ def saturation_of(run: RunDir, *, open_loop: bool) -> str | None:
         return f"{dropped} arrivals were dropped: so many requests in flight are the most allowed"
     if not open_loop:
         return None
-    # Those that were cancelled in the end count as well: they were in flight.
-    parts = [(rows["intended_ns"], rows["end_ns"]) for rows in read_rows(run)]
+    # From when they were sent: a generator that was late is no queue in the server. Those that were
+    # cancelled in the end count as well, for they were in flight.
+    parts = [(rows["sent_ns"], rows["end_ns"]) for rows in read_rows(run)]
     if not parts:
         return None
-    intended_ns, end_ns = (np.concatenate(each) for each in zip(*parts, strict=True))
-    found = growth_of(intended_ns, end_ns)
+    sent_ns, end_ns = (np.concatenate(each) for each in zip(*parts, strict=True))
+    there = ~np.isnan(sent_ns)
+    found = growth_of(sent_ns[there], end_ns[there])
     if found is None or not found.saturated:
         return None
     share = 1.0 - (found.late - found.early) / max(1, found.arrived)
@@ -69,12 +71,12 @@ def saturation_of(run: RunDir, *, open_loop: bool) -> str | None:
     )
 
 
-def growth_of(intended_ns: Floats, end_ns: Floats) -> Growth | None:
+def growth_of(sent_ns: Floats, end_ns: Floats) -> Growth | None:
     """How the number in flight grew; None where there are too few requests to tell."""
-    if len(intended_ns) < LEAST_ARRIVALS:
+    if len(sent_ns) < LEAST_ARRIVALS:
         return None
-    start_ns = float(intended_ns.min())
-    starts, ends = intended_ns - start_ns, end_ns - start_ns
+    start_ns = float(sent_ns.min())
+    starts, ends = sent_ns - start_ns, end_ns - start_ns
     length = float(starts.max())
     if length <= 0.0:
         return None

@@ -19,7 +19,7 @@ from kvswarm.records import Record
 from kvswarm.rundir import RunDir, RunInfo
 
 sys.path.insert(0, str(Path(__file__).parent))
-from rundirs import failed, good, open_profile, run_info, worker, write_run
+from rundirs import START_NS, failed, good, open_profile, run_info, unsent, worker, write_run
 
 S = 1e9
 
@@ -90,16 +90,22 @@ def test_long_answers_in_a_short_run_are_not_taken_for_a_queue() -> None:
 
 
 def test_a_run_is_saturated_where_its_queue_grew_or_arrivals_were_dropped(tmp_path: Path) -> None:
-    """From its directory, in words with figures."""
+    """In words with figures; a generator that falls behind is no queue in the server."""
     queued = [good(n, at_ms=n * 10.0, ttft_ms=20.0 + n * 8.0) for n in range(400)]
     steady = [good(n, at_ms=n * 10.0, ttft_ms=20.0) for n in range(400)]
     grown = written(tmp_path / "grown", queued, run_info(open_profile()))
     calm = written(tmp_path / "calm", steady, run_info(open_profile()))
     dropped = run_info(open_profile(), workers=[worker(dropped_arrivals=3)])
     full = written(tmp_path / "full", steady, dropped)
+    late = [
+        good(n, at_ms=n * 18.0, ttft_ms=20.0, intended_ns=START_NS + n * 10_000_000)
+        for n in range(400)
+    ]
+    behind = written(tmp_path / "behind", [*late, unsent(400)], run_info(open_profile()))
     assert "of the offered rate was achieved" in str(saturation_of(grown, open_loop=True))
     assert saturation_of(grown, open_loop=False) is None
     assert saturation_of(calm, open_loop=True) is None
+    assert saturation_of(behind, open_loop=True) is None
     assert "3 arrivals were dropped" in str(saturation_of(full, open_loop=True))
 
 
