@@ -6,9 +6,9 @@ In:  the summaries of runs, by load.  Out: `Curve`, as plain data.
   deterministic rules of thumb for probabilistic problems in computer communications", ICC 1979).
   The **knee** is the load at which it is greatest: below it throughput is to be had for little
   latency, beyond it latency grows faster than throughput.
-- The curve is **saturated** from the first load on at which a rate is offered of which less than
-  95 % is achieved, or to which users were added that brought less than a tenth of the throughput
-  that as many before them had: (dX / X) / (dN / N) < 0.1.
+- The curve is **saturated** from the first rate on at which requests queued up (`saturation.py`),
+  or from the first number of users on of whom those that were added brought less than a tenth of
+  the throughput that as many before them had: (dX / X) / (dN / N) < 0.1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-ACHIEVED_SHARE: Final = 0.95
 MARGINAL_SHARE: Final = 0.1
 LEAST_POINTS: Final = 3
 """Of two loads one is always the better; that is no knee."""
@@ -41,6 +40,8 @@ class Point(msgspec.Struct, kw_only=True):
     e2e_mean_ms: float | None
     power: float | None
     """Requests/s by mean E2E in s."""
+    queued: bool
+    """Whether requests in flight grew through the run, or arrivals were dropped."""
 
 
 class Curve(msgspec.Struct, kw_only=True):
@@ -56,8 +57,8 @@ class Curve(msgspec.Struct, kw_only=True):
     """The first load that was more than the server could do; None: none was."""
 
 
-def point_of(load: float, summary: Mapping[str, Any]) -> Point:
-    """Take a point out of a run's summary."""
+def point_of(load: float, summary: Mapping[str, Any], *, queued: bool) -> Point:
+    """Take a point out of a run's summary; `queued` is what `saturation.py` says of the run."""
     throughput = summary["throughput"]
     e2e_ms = summary["e2e_ms"]["mean"]
     rate = throughput["requests_per_s"]
@@ -71,6 +72,7 @@ def point_of(load: float, summary: Mapping[str, Any]) -> Point:
         itl_p99_ms=summary["itl_ms"]["p99"],
         e2e_mean_ms=e2e_ms,
         power=rate / (e2e_ms / 1e3) if e2e_ms else None,
+        queued=queued,
     )
 
 
@@ -97,8 +99,7 @@ def _knee(points: Sequence[Point]) -> float | None:
 
 def _saturated_from(kind: Kind, points: Sequence[Point]) -> float | None:
     if kind == "rate_rps":
-        achieved = (p.load for p in points if p.requests_per_s < ACHIEVED_SHARE * p.load)
-        return next(achieved, None)
+        return next((point.load for point in points if point.queued), None)
     for before, point in itertools.pairwise(points):
         if before.requests_per_s <= 0.0:
             continue

@@ -6,6 +6,7 @@ In:  outcomes of runs.  Out: `Sweep`, as plain data on disk; `sweep.schema.json`
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ import msgspec
 
 from kvswarm.analysis.knee import KINDS, Curve, Point, curve_of, point_of
 from kvswarm.analysis.report_sweep import sweep_page
+from kvswarm.analysis.saturation import saturation_of
 from kvswarm.commands.series_file import Outcome, read_series, write_series
 from kvswarm.commands.swept import SWEEP_FILE
 from kvswarm.rundir import RunDir, write_atomically
@@ -66,9 +68,17 @@ def curves_of(sweep: Sweep, folder: Path) -> list[Curve]:
     for entry in sweep.values:
         values = entry.value if len(keys) > 1 else {kind: entry.value}
         others = [f"{key}={value}" for key, value in values.items() if key != kind]
-        summary = RunDir(folder / entry.directory).summary
+        run = RunDir(folder / entry.directory)
         is_load = type(values[kind]) in {int, float}
-        if is_load and entry.status == "done" and summary.exists():
-            told = json.loads(summary.read_bytes())
-            points.setdefault(" ".join(others), []).append(point_of(values[kind], told))
+        if is_load and entry.status == "done" and run.summary.exists():
+            point = _point(run, values[kind], open_loop=kind == "rate_rps")
+            points.setdefault(" ".join(others), []).append(point)
     return [curve_of(label, kind, found) for label, found in points.items()]
+
+
+@cache
+def _point(run: RunDir, load: float, *, open_loop: bool) -> Point:
+    """The point of a run that is done, and so is what it is: its table is read once."""
+    summary = json.loads(run.summary.read_bytes())
+    queued = saturation_of(run, open_loop=open_loop) is not None
+    return point_of(load, summary, queued=queued)

@@ -14,7 +14,7 @@ from kvswarm.analysis.knee import Curve, Kind, curve_of, point_of
 from kvswarm.analysis.report_sweep import knee_text, search_page, sweep_page
 
 
-def point(load: float, rate: float, e2e_s: float) -> Any:
+def point(load: float, rate: float, e2e_s: float, *, queued: bool = False) -> Any:
     """A run's point, from the members of its summary."""
     latency = {"p50": 10.0, "p99": 20.0, "mean": e2e_s * 1e3}
     return point_of(
@@ -23,6 +23,7 @@ def point(load: float, rate: float, e2e_s: float) -> Any:
             "throughput": {"requests_per_s": rate, "output_tokens_per_s": rate * 8},
             "ttft_ms": latency, "itl_ms": latency, "e2e_ms": latency,
         },
+        queued=queued,
     )  # fmt: skip
 
 
@@ -62,10 +63,12 @@ def test_no_knee_is_told_where_power_still_rises_or_two_loads_are_all() -> None:
     assert closed(1, [1, 4]).knee is None
 
 
-def test_a_rate_is_too_much_where_less_is_achieved() -> None:
+def test_a_rate_is_too_much_where_requests_queue_up() -> None:
     """M/M/1 with a capacity of 10: its power is greatest at half of that (Kleinrock 1979)."""
     rates = [1.0, 3.0, 5.0, 7.0, 9.0, 12.0]
-    points = [point(r, min(r, 10.0), 1 / (10.0 - r) if r < 10 else 30.0) for r in rates]
+    points = [
+        point(r, min(r, 10.0), 1 / (10.0 - r) if r < 10 else 30.0, queued=r > 10) for r in rates
+    ]
     curve = curve_of("", "rate_rps", points)
     assert (curve.knee, curve.saturated_from) == (5.0, 12.0)
 
@@ -76,7 +79,7 @@ def test_a_run_without_latencies_has_no_power_and_is_no_knee() -> None:
         "throughput": {"requests_per_s": 0.0, "output_tokens_per_s": 0.0},
         **{name: dict.fromkeys(("p50", "p99", "mean")) for name in ("ttft_ms", "itl_ms", "e2e_ms")},
     }
-    dead = point_of(8.0, summary)
+    dead = point_of(8.0, summary, queued=False)
     kind: Kind = "concurrency"
     curve = curve_of("", kind, [point(1, 1, 1), point(2, 2, 1), point(4, 2, 2), dead])
     assert dead.power is None
