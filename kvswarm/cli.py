@@ -5,25 +5,21 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 import kvswarm
-from kvswarm import cli_analysis, cli_cluster, cli_exchange, cli_gate
+from kvswarm import cli_analysis, cli_cluster, cli_exchange, cli_gate, cli_sweep
 from kvswarm.commands.compare_options import CompareCommand, compare_flags
-from kvswarm.commands.cost_options import cost_asked, cost_options
-from kvswarm.commands.in_cluster_options import in_cluster_asked, in_cluster_options
-from kvswarm.commands.run_flags import Processes, interleaved_url, run_options
-from kvswarm.commands.service_options import service_asked, service_options
+from kvswarm.commands.cost_options import cost_options
+from kvswarm.commands.in_cluster_options import in_cluster_options
+from kvswarm.commands.run_flags import Processes, run_options
+from kvswarm.commands.service_options import service_options
 from kvswarm.commands.validate_options import validate_options
 from kvswarm.errors import EXIT_INTERRUPTED, KvswarmError, UsageError
 from kvswarm.serving.versions import NEWEST
-
-if TYPE_CHECKING:
-    from kvswarm.commands.serve import Serve
 
 
 class Commands(click.Group):
@@ -122,26 +118,7 @@ def commands() -> None:
     is_flag=True,
     help="Print summary.json to standard output, progress to standard error.",
 )
-def run(  # noqa: PLR0913, PLR0917 - one per flag
-    url: str | None,
-    headers: tuple[str, ...],
-    processes: int | None,
-    master: bool,
-    expect_workers: int | None,
-    master_bind_host: str | None,
-    master_bind_port: int | None,
-    baseline: Path | None,
-    sweeps: tuple[str, ...],
-    serve: str | None,
-    serve_version: str | None,
-    serve_timeout: float | None,
-    hand_over_port: int | None,
-    skip_rules: bool,
-    list_profiles: bool,
-    dry_run: bool,
-    as_json: bool,
-    **values: Any,
-) -> int:
+def run(list_profiles: bool, **values: Any) -> int:
     """Load-test a streaming LLM endpoint; without --url the embedded simulator.
 
     Example: kvswarm run --profile standard --url http://127.0.0.1:8000 --concurrency 16
@@ -149,89 +126,12 @@ def run(  # noqa: PLR0913, PLR0917 - one per flag
     if list_profiles:
         from kvswarm.commands.profiles import show_profiles  # noqa: PLC0415
 
-        show_profiles(None, as_json=as_json)
+        show_profiles(None, as_json=values["as_json"])
         return 0
-    from kvswarm.commands.load import RunRequest  # noqa: PLC0415 - keeps --help quick
-    from kvswarm.commands.run import run as run_load  # noqa: PLC0415
+    from kvswarm.commands.run import run as run_load  # noqa: PLC0415 - keeps --help quick
+    from kvswarm.commands.run_request import request_of  # noqa: PLC0415
 
-    url = interleaved_url(url, values)
-    in_cluster = in_cluster_asked(values, port=master_bind_port, hand_over_port=hand_over_port)
-    given = {
-        "workers": expect_workers,
-        "bind_host": master_bind_host,
-        "bind_port": master_bind_port if in_cluster is None else None,
-    }
-    return run_load(
-        RunRequest(
-            values=values,
-            url=url,
-            headers=headers,
-            processes=processes,
-            master=_master(given, wanted=master, processes=processes),
-            in_cluster=in_cluster,
-            hand_over_port=hand_over_port,
-            baseline=baseline,
-            costs=cost_asked(values),
-            sweep=_only(sweeps),
-            serve=_serve(serve, serve_version, serve_timeout),
-            service=service_asked(values),
-            dry_run=dry_run,
-            validated=not skip_rules,
-            as_json=as_json,
-            argv=_redacted(sys.argv[1:]),
-        )
-    )
-
-
-def _only(sweeps: tuple[str, ...]) -> str | None:
-    if len(sweeps) > 1:
-        raise click.UsageError(
-            "--sweep is given twice: one key at a time, so that a difference has one cause."
-        )
-    return sweeps[0] if sweeps else None
-
-
-def _serve(command: str | None, version: str | None, timeout_s: float | None) -> Serve | None:
-    from kvswarm.commands.serve import Serve  # noqa: PLC0415
-
-    if command is None:
-        if version is not None or timeout_s is not None:
-            raise click.UsageError("--serve-version and --serve-timeout go with --serve.")
-        return None
-    serve = Serve(command=command)
-    if version is not None:
-        serve = replace(serve, version=version)
-    return serve if timeout_s is None else replace(serve, timeout_s=timeout_s)
-
-
-def _master(given: dict[str, Any], *, wanted: bool, processes: int | None) -> Any:
-    """What `--master` and the flags beside it ask for. Raises click.UsageError."""
-    from kvswarm.commands.load import Master  # noqa: PLC0415 - keeps --help quick
-
-    settings = {name: value for name, value in given.items() if value is not None}
-    if wanted and processes is not None:
-        raise click.UsageError(
-            "--processes: with --master the load is made by workers. Leave it out, and give it to "
-            "`kvswarm worker`."
-        )
-    if settings and not wanted:
-        raise click.UsageError("--expect-workers and --master-bind-...: go with --master. Add it.")
-    return Master(**settings) if wanted else None
-
-
-def _redacted(argv: list[str]) -> tuple[str, ...]:
-    """The command line without the values of headers, and of a server's key."""
-    from kvswarm.commands.serve import without_key  # noqa: PLC0415
-
-    shown = ["kvswarm", *argv]
-    for place, word in enumerate(shown):
-        if word == "--header" and place + 1 < len(shown):
-            shown[place + 1] = shown[place + 1].partition(":")[0] + ": ***"
-        elif word.startswith("--header="):
-            shown[place] = word.partition(":")[0] + ": ***"
-        elif word.startswith("--serve=") or (place and shown[place - 1] == "--serve"):
-            shown[place] = without_key(word)
-    return tuple(shown)
+    return run_load(request_of(values, sys.argv[1:]))
 
 
 @commands.command()
@@ -358,8 +258,9 @@ def compare(**values: Any) -> int:
 
         return compare_runs_typed(values)
     from kvswarm.commands.compare import compare_typed  # noqa: PLC0415 - keeps --help quick
+    from kvswarm.commands.run_request import redacted  # noqa: PLC0415
 
-    return compare_typed(values, _redacted(sys.argv[1:]))
+    return compare_typed(values, redacted(sys.argv[1:]))
 
 
 @commands.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
@@ -399,7 +300,13 @@ def calibrate(max_streams: int, error_share: float) -> int:
     return run_calibration(max_streams=max_streams, error_share=error_share)
 
 
-ELSEWHERE = (*cli_cluster.COMMANDS, *cli_analysis.COMMANDS, *cli_exchange.COMMANDS, cli_gate.gate)
+ELSEWHERE = (
+    *cli_cluster.COMMANDS,
+    *cli_analysis.COMMANDS,
+    *cli_exchange.COMMANDS,
+    cli_gate.gate,
+    cli_sweep.sweep_command(run),
+)
 for each in ELSEWHERE:
     commands.add_command(each)
 

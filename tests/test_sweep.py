@@ -100,6 +100,31 @@ def test_a_sweep_of_the_workload_sends_each_value_and_tells_no_effects(tmp_path:
     assert "input_tokens changes the workload" in second
 
 
+def test_a_sweep_over_a_load_has_its_curve_and_is_the_same_by_either_command(
+    tmp_path: Path,
+) -> None:
+    """`run --sweep` goes on with what `kvswarm sweep` began: one core, two doors."""
+    words = ["--profile", forgiving(tmp_path), "--out", "sweep", "--url"]
+    with simulator("--max-num-seqs", "2") as url:
+        done = kvswarm("sweep", "--over", "concurrency=1,2,6", *words, url, cwd=tmp_path)
+        assert done.code == 0, done.err
+        again = kvswarm("run", "--sweep", "concurrency=1,2,6", *words, url, cwd=tmp_path)
+    assert again.code == 0, again.err
+    assert again.err.count("Done before") == 3
+    sweep = swept(tmp_path / "sweep")
+    (curve,) = sweep["curves"]
+    assert (curve["label"], curve["kind"]) == ("", "concurrency")
+    for entry, point in zip(sweep["values"], curve["points"], strict=True):
+        summary = Run(tmp_path / "sweep" / entry["directory"]).summary
+        assert point["load"] == entry["value"]
+        assert point["requests_per_s"] == summary["throughput"]["requests_per_s"]
+        assert point["ttft_p99_ms"] == summary["ttft_ms"]["p99"]
+        assert point["itl_p50_ms"] == summary["itl_ms"]["p50"]
+    assert curve["saturated_from"] == 6
+    assert "saturated from 6 users on" in done.out
+    assert "saturated from 6 users on" in (tmp_path / "sweep" / "report.html").read_text("utf-8")
+
+
 def test_the_exit_code_is_the_worst_of_the_runs(tmp_path: Path) -> None:
     """A script that asks only for the code must not miss a gate of one value."""
     with simulator("--exact", "10", "1") as url:

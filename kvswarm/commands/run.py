@@ -17,6 +17,7 @@ from kvswarm.commands.guard import guard_run
 from kvswarm.commands.load import RunRequest
 from kvswarm.commands.measure import measure
 from kvswarm.commands.sweep import sweep
+from kvswarm.commands.swept import read_swept
 
 
 def run(request: RunRequest) -> int:
@@ -36,7 +37,7 @@ def run(request: RunRequest) -> int:
         here = replace(request, hand_over_port=None, quiet=True)
         return handed_over(lambda: run(here), wanted)
     if request.sweep is not None:
-        return sweep(request, request.sweep)
+        return sweep(request, read_swept(request.sweep))
     written = written_of(request)
     profile = written.profile
     check(request, profile)

@@ -1,7 +1,7 @@
-"""`kvswarm run --sweep`: one run per value of a key, one after the other, and a table of them.
+"""`kvswarm sweep` and `kvswarm run --sweep`: one run per value, one after the other, and a table.
 
-In:  `RunRequest` and the text of the flag.
-Out: a directory with a run directory for each value and sweep.json; a table; an exit code.
+In:  `RunRequest`, and what is swept.
+Out: a directory with a run directory for each value, sweep.json and a page; a table; an exit code.
 
 All values are checked before the first is run. Where kvswarm starts the server, every value has one
 of its own, so that none finds the prompts of another in a cache. sweep.json is written after every
@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console
 
@@ -39,7 +39,7 @@ from kvswarm.commands.serve import NO_WARMUP, has_warmup
 from kvswarm.commands.simulated import simulator_arguments
 from kvswarm.commands.sweep_file import Sweep, ValueRun, read_sweep
 from kvswarm.commands.sweep_table import render
-from kvswarm.commands.swept import FLAG, SWEEP_FILE, Swept, read_swept
+from kvswarm.commands.swept import PROFILE_KEY, SWEEP_FILE, Swept, SweptValue
 from kvswarm.errors import EXIT_INTERRUPTED, ProfileError, UsageError
 from kvswarm.profiles.model import Profile
 from kvswarm.profiles.settings import read_setting
@@ -56,9 +56,8 @@ class Planned:
     profile: Profile
 
 
-def sweep(request: RunRequest, text: str) -> int:
+def sweep(request: RunRequest, swept: Swept) -> int:
     """Run every value; give the worst exit code of their runs. Raises KvswarmError."""
-    swept = read_swept(text)
     _check_flags(request, swept)
     planned = _plan(request, swept)
     state = _state(request, swept, planned)
@@ -68,7 +67,7 @@ def sweep(request: RunRequest, text: str) -> int:
         runs = [plan_of(each.request, each.profile) for each in planned]
         Console(soft_wrap=True).print_json(data={"key": swept.key, "runs": runs})
         return 0
-    folder = folder_of(request.out, SWEEP_FILE, f"{state.profile}-sweep")
+    folder = folder_of(request.out, SWEEP_FILE, _name(state))
     state.write(folder)
     console = Console(stderr=True)
     series = Series(folder, state.values, console)
@@ -93,18 +92,24 @@ def _check_flags(request: RunRequest, swept: Swept) -> None:
     if swept.of_server and (request.url is not None or request.service is not None):
         there = "at --url" if request.url is not None else "of --service"
         raise UsageError(
-            f"{FLAG} {swept.key}: is a setting of the server, and the one {there} runs already",
+            f"{swept.flag} {swept.key}: is a setting of the server, and the one {there} runs "
+            "already",
             fix="Have the server started anew for each value with --serve 'COMMAND', or leave out "
             "--url for the embedded simulator.",
         )
     if request.baseline is not None:
         raise UsageError(
-            f"{FLAG} with --baseline: a sweep compares each value with the first",
+            f"{swept.flag} with --baseline: a sweep compares each value with the first",
             fix="Leave out --baseline; `kvswarm report DIR --baseline` compares afterwards.",
         )
     for text in request.values.get("set") or ():
-        if read_setting(text).key == swept.key:
-            raise UsageError(f"--set {text}: {FLAG} varies that key", fix="Keep one of the two.")
+        if read_setting(text).key in swept.keys:
+            raise UsageError(
+                f"--set {text}: {swept.flag} varies that key", fix="Keep one of the two."
+            )
+    for name in swept.values[0].flags:
+        if name != PROFILE_KEY and request.values.get(name) is not None:
+            raise UsageError(f"--{name}: {swept.flag} varies that", fix="Keep one of the two.")
 
 
 def _plan(request: RunRequest, swept: Swept) -> list[Planned]:
@@ -112,29 +117,35 @@ def _plan(request: RunRequest, swept: Swept) -> list[Planned]:
     planned = []
     warned: set[str] = set()
     for value in swept.values:
-        settings = (*(request.values.get("set") or ()), f"{swept.key}={value.text}")
-        values = {**request.values, "set": settings, "out": None}
-        each = replace(request, values=values, sweep=None, quiet=True)
+        each = replace(request, values=_values(request, value), sweep=None, quiet=True)
         try:
             written = written_of(each)
             check(each, written.profile)
             check_costs(each.costs, written.profile.cost)
             guard_run(each, written, warned)
         except (ProfileError, UsageError) as error:
-            told = error.message.replace(f"--set {swept.key}", f"{FLAG} {swept.key}")
+            told = error.message
+            for key in swept.keys:
+                told = told.replace(f"--set {key}", f"{swept.flag} {key}")
             raise UsageError(told, fix=error.fix) from error
         planned.append(Planned(each, written.profile))
     return planned
 
 
+def _values(request: RunRequest, value: SweptValue) -> dict[str, Any]:
+    """The flags' values for the run of one value."""
+    settings = (*(request.values.get("set") or ()), *value.settings)
+    return {**request.values, **value.flags, "set": settings, "out": None}
+
+
 def _state(request: RunRequest, swept: Swept, planned: list[Planned]) -> Sweep:
     """Give the sweep before anything was run."""
-    profile = planned[0].profile
+    seeds = {each.profile.seed for each in planned}
     return Sweep(
         key=swept.key,
-        profile=profile.name,
-        seed=None if swept.key == "seed" else profile.seed,
-        target=_target_name(request),
+        profile=", ".join(dict.fromkeys(each.profile.name for each in planned)),
+        seed=seeds.pop() if len(seeds) == 1 else None,
+        target=target_name(request),
         values=[
             ValueRun(value=value.value, text=value.text, directory=value.directory)
             for value in swept.values
@@ -143,7 +154,13 @@ def _state(request: RunRequest, swept: Swept, planned: list[Planned]) -> Sweep:
     )
 
 
-def _target_name(request: RunRequest) -> str:
+def _name(state: Sweep) -> str:
+    """What the directory is called, between its time and its mark."""
+    return "profiles-sweep" if ", " in state.profile else f"{state.profile}-sweep"
+
+
+def target_name(request: RunRequest) -> str:
+    """What is measured, as people name it."""
     if request.service is not None:
         return request.service.shown
     return request.url or (SIMULATOR if request.serve is None else request.serve.shown)

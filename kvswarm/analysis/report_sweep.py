@@ -1,0 +1,247 @@
+"""report.html of a sweep or a search: what was found, a table, and curves against load.
+
+In:  the plain data of sweep.json or search.json.  Out: HTML.
+All text from outside is escaped; plots are drawn by plotly, whose script is in the page.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from string import Template
+from typing import Any, Final
+
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+HEIGHT_PX: Final = 320
+LOADS: Final = {"rate_rps": "offered, requests/s", "concurrency": "users"}
+MARK: Final = {"color": "#888", "dash": "dot"}
+"""Lines that mark a place, seen on light and on dark."""
+PLOTS: Final = (
+    ("Throughput", "output tokens/s", (("output_tokens_per_s", "output tokens/s"),)),
+    ("Requests", "requests/s", (("requests_per_s", "achieved"),)),
+    ("TTFT", "TTFT, ms", (("ttft_p50_ms", "p50"), ("ttft_p99_ms", "p99"))),
+    ("ITL", "ITL, ms", (("itl_p50_ms", "p50"), ("itl_p99_ms", "p99"))),
+    ("Power", "requests/s by s", (("power", "power"),)),
+)
+"""Title, axis, lines: member of a point and what it is called."""
+COLUMNS: Final = (
+    ("requests/s", "requests_per_s"), ("tokens/s", "output_tokens_per_s"),
+    ("TTFT p50, ms", "ttft_p50_ms"), ("TTFT p99, ms", "ttft_p99_ms"),
+    ("ITL p50, ms", "itl_p50_ms"), ("ITL p99, ms", "itl_p99_ms"), ("power", "power"),
+)  # fmt: skip
+PAGE: Final = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>kvswarm: $title</title>
+<style>
+:root { color-scheme: light dark; --line: #8886; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 72rem; padding: 1rem; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { border-bottom: 1px solid var(--line); padding: .25rem .6rem; text-align: right; }
+th:first-child { text-align: left; }
+.plots { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); }
+.plot { min-width: 0; }
+@media print { .plots { display: block; } .plot { break-inside: avoid; } }
+</style>
+</head>
+<body>
+<h1>$title</h1>
+$content
+<script>$plotly</script>
+<script>
+const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+for (const data of document.querySelectorAll(".figure")) {
+  const figure = JSON.parse(data.textContent);
+  figure.layout.paper_bgcolor = figure.layout.plot_bgcolor = "rgba(0,0,0,0)";
+  figure.layout.font = {color: dark ? "#ddd" : "#222"};
+  for (const axis of ["xaxis", "yaxis"])
+    figure.layout[axis] = {...figure.layout[axis], gridcolor: "#8884", zerolinecolor: "#8886"};
+  Plotly.newPlot(data.dataset.for, figure.data, figure.layout,
+    {responsive: true, displaylogo: false, displayModeBar: false});
+}
+</script>
+</body>
+</html>
+"""
+
+
+def sweep_page(sweep: Mapping[str, Any]) -> str:
+    """The page of a sweep, from the plain data of sweep.json."""
+    return _page(f"{sweep['profile']}: sweep over {sweep['key']}", sweep_html(sweep))
+
+
+def search_page(search: Mapping[str, Any], result: str, unit: str) -> str:
+    """The page of a search, from the plain data of search.json; `result` says what was found."""
+    title = f"{search['profile']}: highest {search['kind']}"
+    return _page(title, search_html(search, result, unit))
+
+
+def sweep_html(sweep: Mapping[str, Any]) -> str:
+    """The sections of a sweep: a table and plots of every curve, runs that failed, notes."""
+    parts = [f"<p>Target: {html.escape(sweep['target'])}</p>"]
+    for place, curve in enumerate(sweep["curves"]):
+        if curve["label"]:
+            parts.append(f"<h2>{html.escape(curve['label'])}</h2>")
+        parts.append(f"<p>{html.escape(knee_text(curve))}</p>")
+        parts.append(_curve_table(curve))
+        figures = [_figure(curve, *plot) for plot in PLOTS]
+        packed = (_embed(f, f"{place}-{n}") for n, f in enumerate(figures))
+        parts.append(f'<div class="plots">{"".join(packed)}</div>')
+    if not sweep["curves"]:
+        parts.append(_values_table(sweep["values"]))
+    parts.append(_items(_told(sweep)))
+    return "".join(parts)
+
+
+def search_html(search: Mapping[str, Any], result: str, unit: str) -> str:
+    """The sections of a search: what was found, every load that was tried, and why."""
+    names = [slo["name"] for slo in search["slos"]]
+    head = _row([unit, *names, "", "runs", "requests"], "th")
+    rows = []
+    for level in search["levels"]:
+        shares = [
+            f"{e['share']:.2%} ({e['low']:.2%} to {e['high']:.2%})" for e in level["intervals"]
+        ]
+        shares += ["-"] * (len(names) - len(shares))
+        spent = sum(run["requests"] for run in level["runs"])
+        state = level["state"] or "open"
+        rows.append(
+            _row([f"{level['load']:g}", *shares, state, str(len(level["runs"])), str(spent)])
+        )
+    reasons = [
+        f"{level['load']:g}: {level['state'] or 'open'}: {level['reason']}"
+        for level in search["levels"]
+    ]
+    return "".join(
+        (
+            f"<p><strong>{html.escape(result)}</strong></p>",
+            f"<p>Target: {html.escape(search['target'])}</p>",
+            f'<div class="wide"><table>{head}{"".join(rows)}</table></div>',
+            f'<div class="plots">{_embed(_shares(search, unit), "shares")}</div>',
+            _items([*reasons, *search["notes"]]),
+        )
+    )
+
+
+def knee_text(curve: Mapping[str, Any]) -> str:
+    """Knee and saturation of a curve in a sentence."""
+    unit = "requests/s" if curve["kind"] == "rate_rps" else "users"
+    knee, full = curve["knee"], curve["saturated_from"]
+    texts = [
+        f"knee at {knee:g} {unit}, where power is greatest"
+        if knee is not None
+        else "no knee within these loads",
+        f"saturated from {full:g} {unit} on" if full is not None else "not saturated",
+    ]
+    return "; ".join(texts)
+
+
+def _page(title: str, content: str) -> str:
+    return Template(PAGE).substitute(
+        title=html.escape(title), content=content, plotly=get_plotlyjs()
+    )
+
+
+def _figure(
+    curve: Mapping[str, Any], title: str, axis: str, lines: Sequence[tuple[str, str]]
+) -> go.Figure:
+    figure = go.Figure()
+    loads = [point["load"] for point in curve["points"]]
+    for member, name in lines:
+        values = [point[member] for point in curve["points"]]
+        figure.add_scatter(x=loads, y=values, name=name, mode="lines+markers")
+    if title == "Requests" and curve["kind"] == "rate_rps":
+        figure.add_scatter(x=loads, y=loads, name="offered", mode="lines", line={"dash": "dot"})
+    if curve["knee"] is not None:
+        figure.add_vline(x=curve["knee"], annotation_text="knee", line={**MARK, "dash": "dash"})
+    if curve["saturated_from"] is not None:
+        figure.add_vline(x=curve["saturated_from"], annotation_text="saturated", line=MARK)
+    return figure.update_layout(title=title, xaxis_title=LOADS[curve["kind"]], yaxis_title=axis)
+
+
+def _shares(search: Mapping[str, Any], unit: str) -> go.Figure:
+    """The share of requests that met each target, with its interval, against load."""
+    figure = go.Figure()
+    levels = sorted(search["levels"], key=lambda level: level["load"])
+    for place, slo in enumerate(search["slos"]):
+        known = [level for level in levels if len(level["intervals"]) > place]
+        found = [level["intervals"][place] for level in known]
+        figure.add_scatter(
+            x=[level["load"] for level in known],
+            y=[each["share"] for each in found],
+            error_y={
+                "array": [each["high"] - each["share"] for each in found],
+                "arrayminus": [each["share"] - each["low"] for each in found],
+            },
+            name=html.escape(slo["name"]),
+            mode="lines+markers",
+        )
+        figure.add_hline(y=slo["share"], line=MARK)
+    return figure.update_layout(
+        title="Requests within the limits", xaxis_title=unit, yaxis_title="share"
+    )
+
+
+def _embed(figure: go.Figure, place: str) -> str:
+    figure.update_layout(margin={"l": 60, "r": 20, "t": 40, "b": 45}, height=HEIGHT_PX)
+    # "</" in a script would end it early.
+    packed = json.dumps(json.loads(figure.to_json())).replace("</", "<\\/")
+    return (
+        f'<div class="plot" id="plot{place}"></div>'
+        f'<script type="application/json" class="figure" data-for="plot{place}">{packed}</script>'
+    )
+
+
+def _curve_table(curve: Mapping[str, Any]) -> str:
+    head = _row([LOADS[curve["kind"]], *(heading for heading, _ in COLUMNS)], "th")
+    rows = [
+        _row([f"{point['load']:g}", *(_number(point[member]) for _, member in COLUMNS)])
+        for point in curve["points"]
+    ]
+    return f'<div class="wide"><table>{head}{"".join(rows)}</table></div>'
+
+
+def _values_table(values: Sequence[Mapping[str, Any]]) -> str:
+    members = ("output_tokens_per_s", "ttft_p50_ms", "ttft_p99_ms", "itl_p99_ms", "tpot_p50_ms")
+    rows = [
+        _row(
+            [
+                value["text"],
+                value["verdict"] or value["status"],
+                *(_number((value["figures"] or {}).get(member)) for member in members),
+            ]
+        )
+        for value in values
+    ]
+    heads = ["value", "", "tokens/s", "TTFT p50, ms", "TTFT p99, ms", "ITL p99, ms", "TPOT p50, ms"]
+    return f'<div class="wide"><table>{_row(heads, "th")}{"".join(rows)}</table></div>'
+
+
+def _told(sweep: Mapping[str, Any]) -> Iterator[str]:
+    for value in sweep["values"]:
+        if value["error"] is not None:
+            yield f"{value['text']}: {value['error']}"
+        for reason in value["reasons"]:
+            yield f"{value['text']}: {value['verdict']}: {reason}"
+    yield from sweep["notes"]
+
+
+def _items(texts: Sequence[str] | Iterator[str]) -> str:
+    return "<ul>" + "".join(f"<li>{html.escape(text)}</li>" for text in texts) + "</ul>"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _row(cells: Sequence[str], tag: str = "td") -> str:
+    first, *others = (html.escape(cell) for cell in cells)
+    texts = "".join(f"<{tag}>{cell}</{tag}>" for cell in others)
+    return f"<tr><th>{first}</th>{texts}</tr>"
