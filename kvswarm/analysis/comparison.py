@@ -263,8 +263,8 @@ def _why(figure: Figure, one: Sample, other: Sample, difference: Difference | No
     if not all(tells(side.values, figure.statistic) for side in (one, other)):
         return f"of {difference.count} values fewer than {LEAST_BEYOND} lie beyond this percentile"
     return (
-        f"{difference.count} values, each so like its neighbours that they make "
-        f"{difference.blocks} independent blocks; {LEAST_BLOCKS} are needed"
+        f"{difference.count} values are so like their neighbours that they count as "
+        f"{difference.blocks} of the {LEAST_BLOCKS} blocks that are needed"
     )
 
 

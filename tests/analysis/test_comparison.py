@@ -21,6 +21,7 @@ from kvswarm.analysis.report_comparison import comparison_page, forest_plot
 from kvswarm.analysis.rows import read_rows
 from kvswarm.analysis.samples import FIGURES
 from kvswarm.errors import RunDirError, UsageError
+from kvswarm.profiles.features import Conversation
 from kvswarm.rundir import RunDir, TargetInfo
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -214,6 +215,13 @@ def test_goodput_by_other_slos_is_not_compared(tmp_path: Path, runs: dict[str, R
     other = finished_run(tmp_path / "other", of=of)
     change = change_of(compared(runs["base"], other), "goodput_share")
     assert (change.verdict, change.why) == ("too little to tell", "the SLOs of the two differ")
+
+
+def test_requests_of_dialogues_are_no_pairs(tmp_path: Path) -> None:
+    """Their indices go to whoever is first, so the same index is another request."""
+    of = profile(load={"requests": 60}, conversation=Conversation(turns=2))
+    runs = [finished_run(tmp_path / name, requests=60, of=of) for name in "ab"]
+    assert not any(change.paired for change in compared(*runs).pairs[0].changes)
 
 
 def test_a_run_under_another_load_is_compared_with_the_baselines_server_under_it(
