@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvswarm.errors import UsageError
+from kvswarm.profiles.schema import GATE_KEYS
 from kvswarm.serving.prices import READERS, Costs, costs_of, read_prices
 
 OLDER = """
@@ -143,3 +145,13 @@ def test_a_profile_says_the_same_as_a_file(
 def test_every_field_has_a_key() -> None:
     """One without could be given by nobody."""
     assert set(Costs.__struct_fields__) - {"source"} <= set(READERS)
+
+
+def test_the_file_that_the_docs_show_is_read_and_their_gates_are_known(tmp_path: Path) -> None:
+    """A reader pastes it."""
+    page = (Path(__file__).parents[2] / "docs" / "cost.md").read_text("utf-8")
+    prices, gates = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    costs = read(tmp_path, prices, "gke")
+    assert costs.gpu_price("NVIDIA-H100-80GB-HBM3") == 3.0
+    assert (costs.cpu_core_hour_usd, costs.idle_w_per_gpu) == (0.033, 70.0)
+    assert set(yaml.safe_load(gates)["gate"]) <= set(GATE_KEYS)
