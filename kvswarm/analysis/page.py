@@ -8,12 +8,17 @@ their headings.
 from __future__ import annotations
 
 import html
+import json
 from string import Template
 from typing import Final
+
+import plotly.graph_objects as go
 
 # plotly.offline re-exports it without saying so to mypy.
 from plotly.offline import get_plotlyjs
 
+HEIGHT_PX: Final = 320
+"""Height of a plot that sets none itself."""
 HEAD: Final = """<!doctype html>
 <html lang="en">
 <head>
@@ -163,3 +168,15 @@ def frame(title: str, body: str) -> str:
 def meaning(word: str, text: str) -> str:
     """HTML of a word that says what it means, on hover and on focus."""
     return f'<abbr title="{html.escape(text)}">{html.escape(word)}</abbr>'
+
+
+def embedded(figure: go.Figure, place: str) -> str:
+    """HTML of a plot, which the page's script draws; `place` is its own on the page."""
+    height = figure.layout.height or HEIGHT_PX
+    figure.update_layout(margin={"l": 60, "r": 20, "t": 40, "b": 45}, height=height)
+    # "</" in a script would end it early.
+    packed = json.dumps(json.loads(figure.to_json())).replace("</", "<\\/")
+    return (
+        f'<div class="plot" id="plot{place}"></div>'
+        f'<script type="application/json" class="figure" data-for="plot{place}">{packed}</script>'
+    )

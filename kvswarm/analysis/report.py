@@ -9,7 +9,6 @@ with warm-up and cool-down shaded.
 from __future__ import annotations
 
 import html
-import json
 import shlex
 from string import Template
 from typing import Any, Final
@@ -21,7 +20,7 @@ from plotly.offline import get_plotlyjs
 
 from kvswarm.analysis.estimates import estimate_lines
 from kvswarm.analysis.interleaved import interleave_lines
-from kvswarm.analysis.page import PAGE, meaning
+from kvswarm.analysis.page import PAGE, embedded, meaning
 from kvswarm.analysis.report_cost import cost_html
 from kvswarm.analysis.report_course import course_html, found_warmup, stalls_plot
 from kvswarm.analysis.report_replicas import replicas_html, replicas_plot
@@ -41,7 +40,6 @@ from kvswarm.rundir import RunDir, RunInfo
 MAX_POINTS: Final = 3000
 MAX_ITL_ROWS: Final = 4000
 TIME_BINS: Final = 120
-HEIGHT_PX: Final = 320
 LENGTHS_APART: Final = 2
 """From this factor between the shortest and the longest prompt on, TTFT is drawn against length."""
 DEFINITIONS: Final = {
@@ -295,18 +293,6 @@ def _figures(run: RunDir, columns: _Columns, summary: dict[str, Any]) -> list[go
     ]
     figures = [*over_time[:2], *distributions, *over_time[2:]]
     return [figure for figure in figures if figure is not None]
-
-
-def embedded(figure: go.Figure, place: str) -> str:
-    """HTML of a plot, which the page's script draws; `place` is its own on the page."""
-    height = figure.layout.height or HEIGHT_PX
-    figure.update_layout(margin={"l": 60, "r": 20, "t": 40, "b": 45}, height=height)
-    # "</" in a script would end it early.
-    packed = json.dumps(json.loads(figure.to_json())).replace("</", "<\\/")
-    return (
-        f'<div class="plot" id="plot{place}"></div>'
-        f'<script type="application/json" class="figure" data-for="plot{place}">{packed}</script>'
-    )
 
 
 def _thinned(times: NDArray[Any], values: NDArray[Any]) -> tuple[list[float], list[float]]:

@@ -8,15 +8,10 @@ Its style and its script are those of a run's page (`page.py`). All text from ou
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Iterator, Sequence
-from string import Template
 from typing import Final
 
 import plotly.graph_objects as go
-
-# plotly.offline re-exports it without saying so to mypy.
-from plotly.offline import get_plotlyjs
 
 from kvswarm.analysis.comparison_file import (
     NO_DIFFERENCE,
@@ -38,12 +33,9 @@ from kvswarm.analysis.comparison_words import (
     interval_text,
     value_text,
 )
-from kvswarm.analysis.page import PAGE
+from kvswarm.analysis.page import embedded, frame
 from kvswarm.analysis.samples import FIGURES, Figure
 
-HEAD: Final = PAGE[: PAGE.index("<h1>")]
-TAIL: Final = PAGE[PAGE.index("<script>$plotly") :]
-BODY: Final = "<h1>$title</h1>\n$body\n"
 BAR_PX: Final = 26
 """Height of a figure in the forest plot."""
 EDGES_PX: Final = 110
@@ -55,9 +47,7 @@ def comparison_page(comparison: RunComparison) -> str:
     """Draw the page of a comparison."""
     base = comparison.run(comparison.baseline)
     title = f"{len(comparison.runs)} runs of {base.profile}, compared with {base.name}"
-    return Template(HEAD + BODY + TAIL).substitute(
-        title=html.escape(title), body=comparison_html(comparison), plotly=get_plotlyjs()
-    )
+    return frame(title, comparison_html(comparison))
 
 
 def comparison_html(comparison: RunComparison) -> str:
@@ -127,12 +117,7 @@ def _plots(comparison: RunComparison) -> Iterator[str]:
     for number, pair in enumerate(comparison.pairs):
         figure = forest_plot(pair)
         if figure is not None:
-            packed = json.dumps(json.loads(figure.to_json())).replace("</", "<\\/")
-            yield (
-                f'<div class="plot" id="plot{number}"></div>'
-                f'<script type="application/json" class="figure" data-for="plot{number}">'
-                f"{packed}</script>"
-            )
+            yield embedded(figure, str(number))
 
 
 def forest_plot(pair: Pair) -> go.Figure | None:

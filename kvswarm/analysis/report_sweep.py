@@ -7,15 +7,13 @@ All text from outside is escaped; plots are drawn by plotly, whose script is in 
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from string import Template
 from typing import Any, Final
 
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
-HEIGHT_PX: Final = 320
+from kvswarm.analysis.page import embedded, frame
+
 LOADS: Final = {"rate_rps": "offered, requests/s", "concurrency": "users"}
 MARK: Final = {"color": "#888", "dash": "dot"}
 """Lines that mark a place, seen on light and on dark."""
@@ -32,55 +30,17 @@ COLUMNS: Final = (
     ("TTFT p50, ms", "ttft_p50_ms"), ("TTFT p99, ms", "ttft_p99_ms"),
     ("ITL p50, ms", "itl_p50_ms"), ("ITL p99, ms", "itl_p99_ms"), ("power", "power"),
 )  # fmt: skip
-PAGE: Final = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>kvswarm: $title</title>
-<style>
-:root { color-scheme: light dark; --line: #8886; }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 72rem; padding: 1rem; }
-h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { border-bottom: 1px solid var(--line); padding: .25rem .6rem; text-align: right; }
-th:first-child { text-align: left; }
-.plots { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); }
-.plot { min-width: 0; }
-@media print { .plots { display: block; } .plot { break-inside: avoid; } }
-</style>
-</head>
-<body>
-<h1>$title</h1>
-$content
-<script>$plotly</script>
-<script>
-const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-for (const data of document.querySelectorAll(".figure")) {
-  const figure = JSON.parse(data.textContent);
-  figure.layout.paper_bgcolor = figure.layout.plot_bgcolor = "rgba(0,0,0,0)";
-  figure.layout.font = {color: dark ? "#ddd" : "#222"};
-  for (const axis of ["xaxis", "yaxis"])
-    figure.layout[axis] = {...figure.layout[axis], gridcolor: "#8884", zerolinecolor: "#8886"};
-  Plotly.newPlot(data.dataset.for, figure.data, figure.layout,
-    {responsive: true, displaylogo: false, displayModeBar: false});
-}
-</script>
-</body>
-</html>
-"""
 
 
 def sweep_page(sweep: Mapping[str, Any]) -> str:
     """The page of a sweep, from the plain data of sweep.json."""
-    return _page(f"{sweep['profile']}: sweep over {sweep['key']}", sweep_html(sweep))
+    return frame(f"{sweep['profile']}: sweep over {sweep['key']}", sweep_html(sweep))
 
 
 def search_page(search: Mapping[str, Any], result: str, unit: str) -> str:
     """The page of a search, from the plain data of search.json; `result` says what was found."""
     title = f"{search['profile']}: highest {search['kind']}"
-    return _page(title, search_html(search, result, unit))
+    return frame(title, search_html(search, result, unit))
 
 
 def sweep_html(sweep: Mapping[str, Any]) -> str:
@@ -92,7 +52,7 @@ def sweep_html(sweep: Mapping[str, Any]) -> str:
         parts.append(f"<p>{html.escape(knee_text(curve))}</p>")
         parts.append(_curve_table(curve))
         figures = [_figure(curve, *plot) for plot in PLOTS]
-        packed = (_embed(f, f"{place}-{n}") for n, f in enumerate(figures))
+        packed = (embedded(f, f"{place}-{n}") for n, f in enumerate(figures))
         parts.append(f'<div class="plots">{"".join(packed)}</div>')
     if not sweep["curves"]:
         parts.append(_values_table(sweep["values"]))
@@ -124,7 +84,7 @@ def search_html(search: Mapping[str, Any], result: str, unit: str) -> str:
             f"<p><strong>{html.escape(result)}</strong></p>",
             f"<p>Target: {html.escape(search['target'])}</p>",
             f'<div class="wide"><table>{head}{"".join(rows)}</table></div>',
-            f'<div class="plots">{_embed(_shares(search, unit), "shares")}</div>',
+            f'<div class="plots">{embedded(_shares(search, unit), "shares")}</div>',
             _items([*reasons, *search["notes"]]),
         )
     )
@@ -141,12 +101,6 @@ def knee_text(curve: Mapping[str, Any]) -> str:
         f"saturated from {full:g} {unit} on" if full is not None else "not saturated",
     ]
     return "; ".join(texts)
-
-
-def _page(title: str, content: str) -> str:
-    return Template(PAGE).substitute(
-        title=html.escape(title), content=content, plotly=get_plotlyjs()
-    )
 
 
 def _figure(
@@ -186,16 +140,6 @@ def _shares(search: Mapping[str, Any], unit: str) -> go.Figure:
         figure.add_hline(y=slo["share"], line=MARK)
     return figure.update_layout(
         title="Requests within the limits", xaxis_title=unit, yaxis_title="share"
-    )
-
-
-def _embed(figure: go.Figure, place: str) -> str:
-    figure.update_layout(margin={"l": 60, "r": 20, "t": 40, "b": 45}, height=HEIGHT_PX)
-    # "</" in a script would end it early.
-    packed = json.dumps(json.loads(figure.to_json())).replace("</", "<\\/")
-    return (
-        f'<div class="plot" id="plot{place}"></div>'
-        f'<script type="application/json" class="figure" data-for="plot{place}">{packed}</script>'
     )
 
 
