@@ -62,6 +62,8 @@ def schedule_text(summary: Mapping[str, Any]) -> str | None:
 def steady_lines(summary: Mapping[str, Any]) -> Iterator[str]:
     """Where the run was steady, its figures there beside those of all, and its drifts."""
     steady = summary["steady"]
+    if steady is None:
+        return
     if steady["begin_s"] is None:
         yield f"no steady part: {steady['reason']}"
         return

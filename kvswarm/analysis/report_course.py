@@ -36,6 +36,8 @@ def _schedule(summary: dict[str, Any]) -> str:
 
 def _steady(summary: dict[str, Any]) -> str:
     steady = summary["steady"]
+    if steady is None:
+        return ""
     if steady["begin_s"] is None:
         return f"<h2>Steady state</h2><p>No steady part: {html.escape(steady['reason'])}.</p>"
     rows = [("", "steady part", "all")]
@@ -74,12 +76,12 @@ def _table(rows: Iterable[tuple[str, ...]]) -> str:
     return f'<div class="wide"><table class="facts">{"".join(lines)}</table></div>'
 
 
-def found_warmup(steady: dict[str, Any], begin_s: float) -> list[tuple[str, float, float]]:
+def found_warmup(steady: dict[str, Any] | None, begin_s: float) -> list[tuple[str, float, float]]:
     """Name, begin and end of the warm-up that was found, on the page's time; nothing without one.
 
     `begin_s`: when the first measured request was sent.
     """
-    if not steady["dropped_requests"]:
+    if steady is None or not steady["dropped_requests"]:
         return []
     return [("found warm-up", begin_s, begin_s + steady["begin_s"])]
 
