@@ -29,15 +29,13 @@ def first_late_us(rows: Rows) -> Integers:
 
 
 def spread_gaps_us(rows: Rows, wanted: Flags) -> Integers:
-    """Gaps of the wanted rows with the events of each read spread evenly, in us; flat.
-
-    In no order: rows without a late event, whose gaps are as stamped, come first.
-    """
+    """Gaps of the wanted rows with the events of each read spread evenly, in us; flat."""
     late = np.diff(rows.lists["late_index"][1]) > 0
-    stamped = rows.flat("itl_us", wanted & ~late)
-    if not (wanted & late).any():
-        return stamped
-    return np.concatenate((stamped, _spread(rows, wanted & late)))
+    gaps = rows.flat("itl_us", wanted)
+    if (wanted & late).any():  # the gaps of all others are as stamped
+        counts = np.diff(rows.lists["itl_us"][1])[wanted]
+        gaps[np.repeat(late[wanted], counts)] = _spread(rows, wanted & late)
+    return gaps
 
 
 def _spread(rows: Rows, wanted: Flags) -> Integers:

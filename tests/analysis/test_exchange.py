@@ -457,3 +457,25 @@ def test_what_aiperf_calls_cancelled_or_not_complete_was_cut_off(tmp_path: Path)
     summary = back(tmp_path / "file.json", tmp_path / "again")
     assert summary["run"]["ended"] is None
     assert any("cut off" in reason for reason in summary["verdict"]["reasons"])
+
+
+@pytest.mark.parametrize("detail", [True, False])
+def test_an_imported_run_stands_beside_others_and_nothing_is_said_of_it(
+    tmp_path: Path,
+    detail: bool,  # noqa: FBT001 - a row of the table
+) -> None:
+    """Its figures are there to read; whether it had the same load, and how late it was, nobody knows."""
+    finished(tmp_path / "own", [good(index, at_ms=index * 10.0) for index in range(40)])
+    as_file(tmp_path / "own", "vllm-bench", tmp_path / "file.json", detail=detail)
+    theirs = back(tmp_path / "file.json", tmp_path / "theirs")
+    compared = kvswarm("compare", tmp_path / "own", tmp_path / "theirs", "--json")
+    assert compared.returncode == 0, compared.stderr
+    comparison = json.loads(compared.stdout)
+    own, imported = comparison["runs"]
+    assert imported["figures"]["ttft_p50_ms"] == theirs["ttft_ms"]["p50"]
+    assert own["figures"]["ttft_p50_ms"] == pytest.approx(theirs["ttft_ms"]["p50"])
+    (pair,) = comparison["pairs"]
+    assert pair["changes"] == []
+    assert any("imported from" in obstacle for obstacle in pair["obstacles"])
+    shown = kvswarm("compare", tmp_path / "own", tmp_path / "theirs")
+    assert "not compared" in shown.stdout
