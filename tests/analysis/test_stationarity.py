@@ -40,24 +40,23 @@ def test_no_warmup_and_no_drift_is_found_in_stationary_noise(count: int, memory:
     assert sum(not drift_of(values).flagged for values in series) >= 95
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    count=st.integers(100, 200),
-    share=st.floats(0.05, 0.3),
-    height=st.one_of(st.floats(2.0, 8.0), st.floats(-8.0, -2.0)),
-    memory=st.sampled_from([0.0, 0.5]),
-    seed=st.integers(0, 2**32),
-)
-def test_a_planted_ramp_is_found_where_it_ends(
-    count: int, share: float, height: float, memory: float, seed: int
-) -> None:
-    """From the place where half of the ramp lies behind, to a tenth of the run after its end."""
-    length = round(share * count)
-    ramp = np.zeros(count)
-    ramp[:length] = height * np.linspace(1.0, 0.2, length)
-    found = warmup_of(10.0 + ramp + 0.25 * noise(count, memory, seed)).length
-    assert found is not None
-    assert length / 2 <= found <= length + count / 10
+@pytest.mark.parametrize("height", [-8.0, -2.0, 2.0, 8.0])
+@pytest.mark.parametrize("memory", [0.0, 0.5])
+def test_a_planted_ramp_is_found_where_it_ends(height: float, memory: float) -> None:
+    """From the place where half of the ramp lies behind, to a tenth of the run after its end.
+
+    In nine of ten, as noise may hide an end or look like one.
+    """
+    generator = np.random.default_rng(3)
+    found = 0
+    for seed in range(SERIES):
+        count, share = int(generator.integers(100, 201)), float(generator.uniform(0.05, 0.3))
+        length = round(share * count)
+        ramp = np.zeros(count)
+        ramp[:length] = height * np.linspace(1.0, 0.2, length)
+        cut = warmup_of(10.0 + ramp + 0.25 * noise(count, memory, seed)).length
+        found += cut is not None and length / 2 <= cut <= length + count / 10
+    assert found >= 0.9 * SERIES
 
 
 @settings(max_examples=25, deadline=None)
