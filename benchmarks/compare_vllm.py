@@ -52,7 +52,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("python", type=Path, help="python of the venv that has vLLM")
     parser.add_argument("out", type=Path, help="a new directory")
-    parser.add_argument("--requests", type=int, default=400)
+    parser.add_argument("--requests", type=int, default=1200)
     given = parser.parse_args()
     out = given.out.resolve()
     out.mkdir(parents=True)

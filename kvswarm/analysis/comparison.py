@@ -258,13 +258,14 @@ def faster_share(ones: Floats, others: Floats) -> float | None:
 def _why(figure: Figure, one: Sample, other: Sample, difference: Difference | None) -> str | None:
     if difference is None:
         return "one of the two has no such values"
-    if difference.p_value is not None:
+    if difference.error is not None:
         return None
     if not all(tells(side.values, figure.statistic) for side in (one, other)):
         return f"of {difference.count} values fewer than {LEAST_BEYOND} lie beyond this percentile"
     return (
         f"{difference.count} values are so like their neighbours that they count as "
-        f"{difference.blocks} of the {LEAST_BLOCKS} blocks that are needed"
+        f"{difference.blocks} of the {LEAST_BLOCKS} blocks that are needed, and the difference is "
+        "not far above what either run did by itself"
     )
 
 
@@ -275,6 +276,7 @@ def _change(draft: Draft, p_corrected: float | None, tests: int) -> Change:
     values = needed_values(found, tests=tests)
     needed = None if values is None else math.ceil(values * draft.requests_by_value)
     value = found.reference + found.difference
+    verdict = NO_DIFFERENCE if draft.same else verdict_of(draft.figure, found, p_corrected)
     return Change(
         figure=draft.figure.name,
         difference=found.difference,
@@ -290,8 +292,8 @@ def _change(draft: Draft, p_corrected: float | None, tests: int) -> Change:
         blocks=found.blocks,
         paired=found.paired,
         needed_requests=needed,
-        verdict=NO_DIFFERENCE if draft.same else verdict_of(draft.figure, found, p_corrected),
-        why=draft.why,
+        verdict=verdict,
+        why=draft.why if verdict == TOO_LITTLE else None,
     )
 
 
@@ -300,7 +302,7 @@ def verdict_of(figure: Figure, found: Difference, p_corrected: float | None) -> 
     if p_corrected is None:
         return TOO_LITTLE
     if p_corrected >= 1.0 - CONFIDENCE:
-        return NO_DIFFERENCE
+        return TOO_LITTLE if found.error is None else NO_DIFFERENCE
     if figure.unit == LATENCY_UNIT:
         return FASTER if found.difference < 0 else SLOWER
     return LOWER if found.difference < 0 else HIGHER

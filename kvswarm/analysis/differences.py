@@ -39,6 +39,8 @@ RELEVANT_SHARE: Final = 0.05
 """The least change that `needed` is told of, where none was found."""
 LEAST_BEYOND: Final = 10
 """So many observations must lie beyond a quantile: of fewer, its place is guesswork."""
+WANDERING: Final = 1.25
+"""By this, 3 of 100 comparisons err where runs remember as much as their own length."""
 SEED: Final = 20_231
 
 Statistic = float | Literal["mean"]
@@ -88,7 +90,8 @@ class Difference:
     """Independent pieces of the smaller side, about."""
     paired: bool
     error: float | None
-    """The standard error of the difference."""
+    """The standard error of the difference; None where it is not known: the interval, if there is
+    one, is by how much both runs wander."""
 
     @property
     def needed(self) -> int | None:
@@ -116,6 +119,10 @@ def compare_samples(
     low = high = p_value = None
     if errors is not None:
         low, high, p_value = _judged(ours - theirs, errors, blocks - 1)
+    elif (wandering := _wandering(one, other, statistic)) is not None:
+        judged = _judged(ours - theirs, wandering, LEAST_BLOCKS - 1)
+        if judged[2] < 1 - CONFIDENCE:
+            low, high, p_value = judged
     return Difference(
         difference=ours - theirs,
         reference=theirs,
@@ -169,6 +176,26 @@ def _standard_error(
         for side, size, time in zip(sides, counts, times, strict=True)
     )
     return spread * math.sqrt(blocks / (blocks - 1) / (1.0 - hidden)), blocks
+
+
+def _wandering(one: Sample, other: Sample, statistic: Statistic) -> float | None:
+    """For samples of too few blocks, what a difference must be far above: how both wander.
+
+    Each is cut into `LEAST_BLOCKS` parts, and it is not taken for granted that they are
+    independent: the spread of the parts, and a quarter, stands for the error of the whole. So no
+    length of a run makes it smaller, and what it shows is beyond all that either run did by itself.
+    None where a part says too little.
+    """
+    variance = 0.0
+    for side in (one, other):
+        if len(side.index) < LEAST_BLOCKS * LEAST_BEYOND or not tells(side.values, statistic):
+            return None
+        block = block_of(len(side.index), LEAST_BLOCKS)[side.owner]
+        parts = [side.values[block == number] for number in range(LEAST_BLOCKS)]
+        if not all(len(part) for part in parts):
+            return None
+        variance += float(np.var([figure(part, statistic) for part in parts], ddof=1))
+    return WANDERING * math.sqrt(variance)
 
 
 def _pull(sample: Sample, statistic: Statistic) -> list[Floats]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,3 +151,36 @@ def test_corrected_p_values_keep_their_order_and_are_no_smaller(
 def test_holms_own_example() -> None:
     """By hand: 4 * 0.005, 3 * 0.01, 2 * 0.03, then no less than the one before."""
     assert hold([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+@pytest.mark.parametrize("memory_by_length", [0.2, 0.5, 1.0])
+def test_runs_that_wander_are_told_apart_where_they_never_meet_and_not_else(
+    memory_by_length: float,
+) -> None:
+    """They remember more than a block holds: a large difference is beyond all that either did."""
+    generator = np.random.default_rng(9)
+    time = memory_by_length * 600
+    series = [wandering(generator, 600, (time - 1) / (time + 1)) for _ in range(400)]
+    pairs = list(zip(series[::2], series[1::2], strict=True))
+    index = np.arange(600)
+
+    def told(one: Any, other: Any) -> bool:
+        samples = (Sample.of(one, index), Sample.of(other, index))
+        found = compare_samples(*samples, 0.5, paired=True)
+        assert found is not None
+        return found.p_value is not None and found.p_value < 0.05
+
+    false = sum(told(100 + one, 100 + other) for one, other in pairs)
+    assert false <= 0.05 * len(pairs) + 2.6 * math.sqrt(0.05 * 0.95 * len(pairs))
+    apart = sum(told(50 + one, 100 + other) for one, other in pairs)
+    assert apart >= 0.9 * len(pairs)
+
+
+def wandering(generator: np.random.Generator, count: int, memory: float) -> Any:
+    """Noise of variance 1 that remembers."""
+    fresh = generator.standard_normal(count) * math.sqrt(1 - memory**2)
+    values = np.empty(count)
+    values[0] = generator.standard_normal()
+    for place in range(1, count):
+        values[place] = memory * values[place - 1] + fresh[place]
+    return values
