@@ -25,9 +25,18 @@ import jsonschema
 import msgspec
 
 from kvswarm.analysis.comparable import Member
-from kvswarm.analysis.comparison import compare_runs
+from kvswarm.analysis.comparison import changes_between, compare_runs
 from kvswarm.analysis.comparison_file import NO_DIFFERENCE, TOO_LITTLE, Change
-from kvswarm.analysis.impact_features import WITHIN, Claim, features, features_of
+from kvswarm.analysis.impact_features import (
+    LORA,
+    OF_WORKLOAD,
+    WITHIN,
+    Claim,
+    features,
+    features_of,
+)
+from kvswarm.analysis.samples import samples_of
+from kvswarm.profiles.features import BASE
 
 SCHEMA: Final = "impact.schema.json"
 SHOWN: Final = ("ttft_p50_ms", "tpot_p50_ms", "e2e_p50_ms", "output_tokens_per_s")
@@ -146,16 +155,21 @@ def _unclear(member: Member, base: Member, changed: Sequence[str]) -> str:
 def _between(feature: str, member: Member, base: Member) -> Row:
     """A feature by two runs: the first has it."""
     (pair,) = compare_runs([base, member]).pairs
-    by_name = {change.figure: change for change in pair.changes}
+    # A feature of requests makes other requests, so these are compared as two samples.
+    others = [each for each in pair.obstacles if not each.startswith(OF_WORKLOAD.get(feature, ()))]
+    changes = pair.changes
+    if pair.obstacles and not others:
+        changes = changes_between(samples_of(member.run), samples_of(base.run), paired=False)
+    by_name = {change.figure: change for change in changes}
     figures = [_measured(by_name[name]) for name in SHOWN if name in by_name]
-    if not pair.obstacles:
+    if not others:
         figures += _plain_changes(member, base)
     return Row(
         feature=feature,
         name=features()[feature].name,
         run=member.origin.name,
         against=base.origin.name,
-        obstacles=pair.obstacles,
+        obstacles=others,
         figures=figures,
         claims=_held(feature, figures),
     )
@@ -211,7 +225,7 @@ def _within(member: Member) -> Iterator[Row]:
     found: dict[tuple[str, str, str], list[Measured]] = {}
     there = features_of(member.info, dict(member.summary))
     for effect in member.summary["effects"]:
-        feature = WITHIN.get(effect["of"])
+        feature = LORA if effect["against"] == BASE else WITHIN.get(effect["of"])
         figure = OF_EFFECTS.get(effect["figure"])
         if feature in there and figure is not None:
             key = (feature, effect["of"], effect["against"])

@@ -25,10 +25,11 @@ QUANTIZATIONS: Final = {
 }  # fmt: skip
 """Names of methods in flags and profiles, and which row of the table each is."""
 QUANTIZATION_FLAG: Final = re.compile(r"(?:--quantization|-q)[ =]+([\w-]+)")
+LORA: Final = "lora"
 OF_WORKLOAD: Final = {
     "structured_output": ("structured_output",),
     "tool_calling": ("tool_calling",),
-    "lora": ("adapters",),
+    LORA: ("adapters",),
 }
 """Features of requests, and the parts of a profile in which their runs differ of necessity."""
 WITHIN: Final = {

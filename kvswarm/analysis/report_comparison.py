@@ -33,12 +33,25 @@ from kvswarm.analysis.comparison_words import (
     interval_text,
     value_text,
 )
-from kvswarm.analysis.page import embedded, frame
+from kvswarm.analysis.page import embedded, frame, meaning
 from kvswarm.analysis.samples import FIGURES, Figure
 
 BAR_PX: Final = 26
 """Height of a figure in the forest plot."""
 EDGES_PX: Final = 110
+MEANINGS: Final = {
+    "ttft_ms": "first token minus sent",
+    "itl_ms": "gap between consecutive token-bearing events",
+    "tpot_ms": "(last token - first token) / (output tokens - tokens of the first event)",
+    "e2e_ms": "end of the response minus sent",
+    "output_tokens_per_s": "tokens of successful requests by the duration",
+    "requests_per_s": "successful requests by the duration",
+    "goodput_rps": "requests that met every SLO, with valid output where checked, by the duration",
+    "good": "share of requests that met every SLO, with valid output where checked",
+    "error": "share of requests that failed",
+    "valid": "share of the checked answers that were valid",
+}
+"""What the figures mean, by their samples."""
 BLUE: Final = "#4a7bd0"
 GREY: Final = "#8a8a8a"
 
@@ -91,7 +104,7 @@ def _figures(comparison: RunComparison) -> str:
         if all(run.figures[figure.name] is None for run in comparison.runs):
             continue
         unit = f", {figure.unit}" if figure.unit == "ms" else ""  # others have it in their name
-        cells = [f"<th>{html.escape(figure.heading + unit)}</th>"]
+        cells = [f"<th>{meaning(figure.heading + unit, MEANINGS[figure.sample])}</th>"]
         for run in comparison.runs:
             cells.append(f"<td>{value_text(figure, run.figures[figure.name])}</td>")
             if run.label in pairs:

@@ -12,6 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from kvswarm.analysis.gpu_figures import gpu_names, power_level
+from kvswarm.analysis.page import meaning
 from kvswarm.analysis.series import Level, Replica, Span, read_replicas
 from kvswarm.analysis.server_lines import COMPARED, compared_cells, figure_cells, gpu_text
 from kvswarm.analysis.server_told import all_names, kind_of, level_of
@@ -21,6 +22,26 @@ PLOTS: Final = (
     ("Requests in the servers", "requests", ("running", "waiting")),
     ("KV cache in use", "share", ("kv_usage_share",)),
 )
+
+MEANINGS: Final = {
+    "queue, ms": "mean time that a request waited in the server before it was worked on",
+    "prefill, ms": "mean time in which prompts were read, by the server",
+    "decode, ms": "mean time in which output tokens were made, by the server",
+    "TTFT, ms": "mean, from the request's arrival to its first token, by the server",
+    "ITL, ms": "mean gap between tokens, by the server",
+    "TPOT, ms": "mean time per output token of a request, by the server",
+    "E2E, ms": "mean, from the request's arrival to its end, by the server",
+    "running": "requests that were worked on at a time, mean over the window",
+    "waiting": "requests that waited at a time, mean over the window",
+    "KV cache": "share of the memory for keys and values that was in use, and how large it is",
+    "prefix cache": "share of prompt tokens whose keys and values were there already",
+    "speculation": "drafted tokens that were accepted",
+    "requests": "that ended, by how they ended",
+    "prompt tokens": "that the server read",
+    "output tokens": "that the server made",
+    "GPU": "of DCGM's exporter, mean over the window",
+}
+"""What the server's figures mean, where their label does not say it."""
 
 
 def server_html(server: dict[str, Any] | None) -> str:
@@ -73,7 +94,8 @@ def server_plots(run: RunDir, origin_ns: float) -> list[go.Figure]:
 
 def _row(label: str, cells: list[str]) -> str:
     texts = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-    return f"<tr><th>{html.escape(label)}</th>{texts}</tr>"
+    name = meaning(label, MEANINGS[label]) if label in MEANINGS else html.escape(label)
+    return f"<tr><th>{name}</th>{texts}</tr>"
 
 
 def _all_of(replica: Replica) -> Span:

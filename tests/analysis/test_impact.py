@@ -19,6 +19,7 @@ from typed_commands import TypeIn, typing_in
 from kvswarm.analysis.finish import finish
 from kvswarm.analysis.impact import Measured, status_of
 from kvswarm.analysis.impact_features import Claim, features, features_of
+from kvswarm.profiles.load import load_profile
 from kvswarm.rundir import RunDir
 
 COUNT = 400
@@ -178,3 +179,22 @@ def test_what_the_server_says_of_its_cache_is_the_truth() -> None:
     info = run_info(profile(vllm_features={"enable_prefix_caching": False}))
     server = {"kv_cache": {"enable_prefix_caching": "True"}, "speculation": {"drafts": 4}}
     assert features_of(info, {"server": server}) == {"prefix_caching", "speculation"}
+
+
+def test_tools_make_other_requests_and_are_compared_all_the_same(
+    tmp_path: Path, impact: TypeIn
+) -> None:
+    """As two samples; anything else that differs stands against it."""
+    tools = load_profile("tool-calling").tool_calling
+    base = made(tmp_path / "plain")
+    with_tools = made(tmp_path / "tools", 1.5, tool_calling=tools)
+    (row,) = json.loads(impact(f"{base} {with_tools} --json").out)["rows"]
+    assert (row["feature"], row["obstacles"]) == ("tool_calling", [])
+    ttft = next(each for each in row["figures"] if each["figure"] == "ttft_p50_ms")
+    assert ttft["change_share"] == pytest.approx(0.5, abs=0.02)
+    assert ttft["told"]
+    other = made(tmp_path / "other", 1.5, tool_calling=tools, seed=9)
+    done = impact(f"{base} {other} --json")
+    (row,) = json.loads(done.out)["rows"]
+    assert row["figures"] == []
+    assert any("seed" in obstacle for obstacle in row["obstacles"])
