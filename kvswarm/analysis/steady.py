@@ -41,6 +41,7 @@ CHANGING: Final = {
 }
 LATENCIES: Final = ("ttft", "itl", "tpot", "e2e")
 SIGNALS: Final = ("ttft_ms", "output_tokens_per_s")
+WORDS: Final = {"ttft_ms": "TTFT", "output_tokens_per_s": "output tokens/s"}
 TIMES: Final = ("sent_ns", "first_token_ns", "last_token_ns", "end_ns")
 
 
@@ -254,7 +255,7 @@ def _signal(signal: Signal, judgement: Judgement) -> dict[str, Any]:
 
 def _notes(signals: list[dict[str, Any]]) -> list[str]:
     return [
-        f"{signal['name']} drifts: {signal['drift_change_share']:+.1%} over the steady part "
+        f"{WORDS[signal['name']]} drifts: {signal['drift_change_share']:+.1%} over the steady part "
         f"(p {signal['drift_p_value']:.3f}), so its figures depend on how long the run was."
         for signal in signals
         if signal["drifts"]
