@@ -145,7 +145,10 @@ def forest_plot(pair: Pair) -> go.Figure | None:
     figure = go.Figure()
     told = [each for each in changes if each.verdict not in _SILENT]
     silent = [each for each in changes if each.verdict in _SILENT]
-    for name, colour, these in (("more than noise", BLUE, told), ("not told from noise", GREY, silent)):
+    for name, colour, these in (
+        ("more than noise", BLUE, told),
+        ("not told from noise", GREY, silent),
+    ):
         if these:
             figure.add_scatter(**_bars(these), name=name, mode="markers", marker={"color": colour})
     names = [FIGURE_OF[change.figure].heading for change in changes]

@@ -99,7 +99,7 @@ def test_a_drift_is_noted_in_the_section_and_on_the_terminal(tmp_path: Path) -> 
     (note,) = found["steady"]["notes"]
     console = Console(width=400, record=True, file=io.StringIO())
     render(found, console)
-    assert "ttft_ms drifts" in note
+    assert "TTFT drifts" in note
     assert note in console.export_text()
 
 
