@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import kvswarm
-from kvswarm import cli_analysis, cli_cluster, cli_exchange, cli_gate, cli_sweep
+from kvswarm import cli_analysis, cli_cluster, cli_sweep
 from kvswarm.commands.compare_options import CompareCommand, compare_flags
 from kvswarm.commands.cost_options import cost_options
 from kvswarm.commands.in_cluster_options import in_cluster_options
@@ -300,14 +300,7 @@ def calibrate(max_streams: int, error_share: float) -> int:
     return run_calibration(max_streams=max_streams, error_share=error_share)
 
 
-ELSEWHERE = (
-    *cli_cluster.COMMANDS,
-    *cli_analysis.COMMANDS,
-    *cli_exchange.COMMANDS,
-    cli_gate.gate,
-    cli_sweep.sweep_command(run),
-)
-for each in ELSEWHERE:
+for each in (*cli_cluster.COMMANDS, *cli_analysis.COMMANDS, cli_sweep.sweep_command(run)):
     commands.add_command(each)
 
 

@@ -9,7 +9,6 @@ of dialogues, whose indices go to whoever is first, as two samples.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +18,7 @@ import numpy as np
 
 from kvswarm.analysis.effects import Floats, paired_effect, unpaired_effect
 from kvswarm.analysis.rows import read_rows
+from kvswarm.analysis.summary_file import read_summary
 from kvswarm.analysis.variants import FIGURES as OF_VARIANTS
 from kvswarm.analysis.variants import mean_gap_ms, tokens_per_s
 from kvswarm.errors import RunDirError, UsageError
@@ -87,12 +87,7 @@ def against_baseline(run: RunDir, path: Path) -> dict[str, Any]:
     base = RunDir(path)
     profile = baseline_profile(run.path)
     check_same_workload(profile, path)
-    try:
-        theirs = json.loads(base.summary.read_bytes())
-    except (OSError, ValueError) as error:
-        raise RunDirError(
-            f"{base.summary}: cannot be read: {error}", fix=f"Make it with `kvswarm report {path}`."
-        ) from error
+    theirs = read_summary(base)
     ours_by_figure, theirs_by_figure = _values(run), _values(base)
     effects = []
     for figure in FIGURES:

@@ -72,8 +72,7 @@ def measured_window(run: RunDir) -> Window | None:
             # As floats, moments are rounded by up to 128 ns, which no page's moment is near to.
             first_ns = min(first_ns, float(rows["sent_ns"][sent].min()))
             last_ns = max(last_ns, float(rows["end_ns"][sent].max()))
-        told, events = rows["completion_tokens"], rows["events"]
-        tokens += float(np.where(np.isnan(told), events, told)[rows.good].sum())
+        tokens += float(rows.output_tokens[rows.good].sum())
     if first_ns > last_ns:
         return None
     return Window(int(first_ns), int(last_ns), tokens)

@@ -19,6 +19,7 @@ from typing import Any, Final
 import msgspec
 
 from kvswarm.analysis.baseline import differences
+from kvswarm.analysis.summary_file import read_summary
 from kvswarm.errors import RunDirError
 from kvswarm.profiles.model import Profile, profile_from_dict
 from kvswarm.rundir import RunDir, RunInfo
@@ -92,13 +93,13 @@ def read_member(origin: Origin) -> Member:
     info = run.read_info()
     try:
         profile = None if info.imported else profile_from_dict(info.profile)
-        summary = json.loads(run.summary.read_bytes())
+        summary = read_summary(run)
         summary["verdict"]["status"], summary["throughput"], summary["ttft_ms"]
     except msgspec.ValidationError as error:
         raise RunDirError(
             f"{run.run_json}: profile: {error}", fix="Use the kvswarm that made the run."
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise RunDirError(
             f"{run.summary}: cannot be read: {error}",
             fix=f"Make it with `kvswarm report {origin.path}`.",

@@ -12,8 +12,9 @@ runs together (`differences.hold`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -48,6 +49,7 @@ from kvswarm.analysis.differences import (
 from kvswarm.analysis.factors import factors_of
 from kvswarm.analysis.samples import FIGURES, OVER_TIME, Figure, RunSamples, samples_of
 from kvswarm.errors import UsageError
+from kvswarm.rundir import RunDir
 
 SECTIONS: Final = ("cost", "energy")
 """Sections of summary.json whose figures by work are shown as they are, without interval."""
@@ -69,17 +71,20 @@ def compare_runs(
             fix="Name the run directories, or a directory of `compare` or of a sweep.",
         )
     places = [place for place in range(len(members)) if place != baseline]
-    drafts = [_drafts_of_runs(*_both(members, place, baseline)) for place in places]
-    changes, tests = _judged(drafts)
+    against = [_against(members, place, baseline) for place in places]
+    both = [(members[one], members[other]) for one, other in zip(places, against, strict=True)]
+    # The baseline is in nearly every pair, and is the one that is asked for last.
+    samples = lru_cache(maxsize=2)(samples_of)
+    changes, tests = _judged([_drafts_of_runs(*pair, samples) for pair in both])
     pairs = [
         Pair(
-            run=LABELS[place],
-            against=LABELS[_against(members, place, baseline)],
-            obstacles=obstacles(*_both(members, place, baseline)),
-            same_work=same_work(members[place], members[baseline]),
+            run=LABELS[one],
+            against=LABELS[other],
+            obstacles=obstacles(*pair),
+            same_work=same_work(members[one], members[baseline]),
             changes=of_pair,
         )
-        for place, of_pair in zip(places, changes, strict=True)
+        for one, other, pair, of_pair in zip(places, against, both, changes, strict=True)
     ]
     comparison = RunComparison(
         baseline=LABELS[baseline],
@@ -176,10 +181,6 @@ def _against(members: Sequence[Member], place: int, baseline: int) -> int:
     return baseline
 
 
-def _both(members: Sequence[Member], place: int, baseline: int) -> tuple[Member, Member]:
-    return members[place], members[_against(members, place, baseline)]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
     """A figure of two runs, before it is known how many others there are."""
@@ -204,12 +205,14 @@ class Draft:
         return self.difference.p_value if self.difference and not self.same else None
 
 
-def _drafts_of_runs(one: Member, other: Member) -> list[Draft]:
+def _drafts_of_runs(
+    one: Member, other: Member, samples: Callable[[RunDir], RunSamples]
+) -> list[Draft]:
     """Compare figure by figure what can be compared."""
     if obstacles(one, other):
         return []
-    samples = samples_of(one.run), samples_of(other.run)
-    drafts = list(_drafts(*samples, paired=pairs_up(one, other)))
+    pair = samples(one.run), samples(other.run)
+    drafts = list(_drafts(*pair, paired=pairs_up(one, other)))
     if one.profile and other.profile and one.profile.slo == other.profile.slo:
         return drafts
     why = "the SLOs of the two differ"

@@ -5,16 +5,13 @@ In:  what `comparison.py` found.  Out: `RunComparison`; `run_comparison.schema.j
 
 from __future__ import annotations
 
-import json
 import string
-from functools import cache
-from importlib import resources
 from typing import Any, Final
 
-import jsonschema
 import msgspec
 
 from kvswarm.analysis.differences import CONFIDENCE, RELEVANT_SHARE
+from kvswarm.analysis.schemas import validator
 
 SCHEMA: Final = "run_comparison.schema.json"
 SCHEMA_VERSION: Final = 1
@@ -174,11 +171,5 @@ class RunComparison(msgspec.Struct, kw_only=True, frozen=True):
     def plain(self) -> dict[str, Any]:
         """Plain data, as its schema has it."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
-        _validator().validate(plain)
+        validator(SCHEMA).validate(plain)
         return plain
-
-
-@cache
-def _validator() -> Any:
-    text = resources.files("kvswarm.analysis").joinpath(SCHEMA).read_text("utf-8")
-    return jsonschema.Draft202012Validator(json.loads(text))

@@ -118,9 +118,9 @@ def compare_samples(
     errors, blocks = _standard_error(one, other, statistic, paired=paired)
     low = high = p_value = None
     if errors is not None:
-        low, high, p_value = _judged(ours - theirs, errors, blocks - 1)
+        low, high, p_value = t_interval(ours - theirs, errors, blocks - 1)
     elif (wandering := _wandering(one, other, statistic)) is not None:
-        judged = _judged(ours - theirs, wandering, LEAST_BLOCKS - 1)
+        judged = t_interval(ours - theirs, wandering, LEAST_BLOCKS - 1)
         if judged[2] < 1 - CONFIDENCE:
             low, high, p_value = judged
     return Difference(
@@ -233,8 +233,8 @@ def tells(values: Floats, statistic: Statistic) -> bool:
     return len(values) * min(statistic, 1.0 - statistic) >= LEAST_BEYOND
 
 
-def _judged(difference: float, error: float, freedom: int) -> tuple[float, float, float]:
-    """The interval and the p-value."""
+def t_interval(difference: float, error: float, freedom: int) -> tuple[float, float, float]:
+    """The interval of 95 % and the p-value of a difference, by Student's t."""
     from scipy.stats import t  # noqa: PLC0415 - half a second, which few commands need
 
     half = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * error

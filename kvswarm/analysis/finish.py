@@ -5,9 +5,6 @@ Works on a finished run and on one that was cut off, and again on one that was f
 
 from __future__ import annotations
 
-import json
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ import msgspec
 from kvswarm.analysis.baseline import against_baseline
 from kvswarm.analysis.estimates import estimate_section
 from kvswarm.analysis.report import report_page
+from kvswarm.analysis.schemas import SUMMARY, validator
 from kvswarm.analysis.server import finish_server_table
 from kvswarm.analysis.summary import summarise
 from kvswarm.analysis.table import finish_table
@@ -39,7 +37,7 @@ def finish(path: Path, baseline: Path | None = None) -> dict[str, Any]:
         if baseline is not None:
             summary["baseline"] = against_baseline(run, baseline)
         summary["estimate"] = estimate_section(run, summary)
-        _validator().validate(summary)
+        validator(SUMMARY).validate(summary)
         packed = msgspec.json.format(msgspec.json.encode(summary), indent=2)
         write_atomically(run.summary, packed + b"\n")
         write_atomically(run.report, report_page(run, info, summary).encode())
@@ -55,9 +53,3 @@ def finish(path: Path, baseline: Path | None = None) -> dict[str, Any]:
             fix="No run writes that. Restore run.json or requests.parquet from a copy.",
         ) from error
     return summary
-
-
-@cache
-def _validator() -> Any:
-    text = resources.files("kvswarm.analysis").joinpath("summary.schema.json").read_text("utf-8")
-    return jsonschema.Draft202012Validator(json.loads(text))

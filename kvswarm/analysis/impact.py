@@ -14,14 +14,10 @@ A claim is held against the change's interval of 95 %, as shares of the baseline
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
-from importlib import resources
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-import jsonschema
 import msgspec
 
 from kvswarm.analysis.comparable import Member
@@ -36,6 +32,7 @@ from kvswarm.analysis.impact_features import (
     features_of,
 )
 from kvswarm.analysis.samples import samples_of
+from kvswarm.analysis.schemas import validator
 from kvswarm.profiles.features import BASE
 
 SCHEMA: Final = "impact.schema.json"
@@ -103,14 +100,8 @@ class Impact(msgspec.Struct, kw_only=True, frozen=True):
     def plain(self) -> dict[str, Any]:
         """Plain data, as its schema has it."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
-        _validator().validate(plain)
+        validator(SCHEMA).validate(plain)
         return plain
-
-
-@cache
-def _validator() -> Any:
-    text = resources.files("kvswarm.analysis").joinpath(SCHEMA).read_text("utf-8")
-    return jsonschema.Draft202012Validator(json.loads(text))
 
 
 def impact_of(members: Sequence[Member], names: Sequence[str | None]) -> Impact:
@@ -123,8 +114,8 @@ def impact_of(members: Sequence[Member], names: Sequence[str | None]) -> Impact:
     base, *others = members
     rows: list[Row] = []
     notes: list[str] = []
-    for member, name in zip(others, names[1:], strict=True):
-        has, lacks = (features_of(each.info, dict(each.summary)) for each in (member, base))
+    lacks, *all_have = (features_of(each.info, each.summary) for each in members)
+    for member, name, has in zip(others, names[1:], all_have, strict=True):
         changed = [name] if name else sorted(has ^ lacks)
         if len(changed) != 1:
             notes.append(_unclear(member, base, changed))
@@ -133,8 +124,8 @@ def impact_of(members: Sequence[Member], names: Sequence[str | None]) -> Impact:
         swapped = name is None and changed[0] in lacks
         pair = (base, member) if swapped else (member, base)
         rows.append(_between(changed[0], *pair))
-    for member in members:
-        rows += _within(member)
+    for member, has in zip(members, (lacks, *all_have), strict=True):
+        rows += _within(member, has)
     return Impact(baseline=base.origin.name, rows=rows, notes=notes)
 
 
@@ -220,14 +211,13 @@ def _cost(summary: Mapping[str, Any]) -> float | None:
     return None if value is None else float(value)
 
 
-def _within(member: Member) -> Iterator[Row]:
+def _within(member: Member, has: Collection[str]) -> Iterator[Row]:
     """Features that one run shows, by its own effects."""
     found: dict[tuple[str, str, str], list[Measured]] = {}
-    there = features_of(member.info, dict(member.summary))
     for effect in member.summary["effects"]:
         feature = LORA if effect["against"] == BASE else WITHIN.get(effect["of"])
         figure = OF_EFFECTS.get(effect["figure"])
-        if feature in there and figure is not None:
+        if feature is not None and feature in has and figure is not None:
             key = (feature, effect["of"], effect["against"])
             found.setdefault(key, []).append(_of_effect(figure, effect))
     for (feature, of, against), figures in found.items():

@@ -9,6 +9,7 @@ profile, and the flags of the server that a run started or found.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib import resources
 from typing import Any, Final
@@ -64,7 +65,7 @@ def features() -> dict[str, Feature]:
     return msgspec.convert(yaml.safe_load(text)["features"], dict[str, Feature])
 
 
-def features_of(info: RunInfo, summary: dict[str, Any]) -> set[str]:
+def features_of(info: RunInfo, summary: Mapping[str, Any]) -> set[str]:
     """Keys of the features that a run had."""
     profile = info.profile
     server_features = profile.get("vllm_features") or {}

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from kvswarm.analysis.counting import STATISTICS, Tally
-from kvswarm.analysis.moments import moment
 from kvswarm.analysis.rows import Rows, read_rows
+from kvswarm.analysis.run_facts import run_facts
 from kvswarm.analysis.verdict import Evidence, judge
 from kvswarm.origin import ImportedInfo
 from kvswarm.profiles.model import VerdictLimits
@@ -62,7 +62,7 @@ def summarise_imported(run: RunDir, info: RunInfo, imported: ImportedInfo) -> di
     return {
         "schema_version": SCHEMA_VERSION,
         "verdict": {"status": verdict.status, "reasons": list(verdict.reasons)},
-        "run": _run(info, imported),
+        "run": run_facts(info, None, imported),
         **figures,
         "generator": {
             "read_lag_ms": empty,
@@ -80,24 +80,6 @@ def summarise_imported(run: RunDir, info: RunInfo, imported: ImportedInfo) -> di
         "claims": [],
         "gates": [],
         **NOTHING,
-    }
-
-
-def _run(info: RunInfo, imported: ImportedInfo) -> dict[str, Any]:
-    return {
-        "id": info.run_id,
-        "profile": None,
-        "pattern": None,
-        "model": info.target.model,
-        "target": info.target.base_url,
-        "endpoint": info.target.endpoint,
-        "simulator": info.target.simulator,
-        "seed": info.seed,
-        "started": moment(info.started_ns),
-        "ended_at": moment(info.ended_ns),
-        "ended": info.ended,
-        "notes": info.notes,
-        "imported": {"tool": imported.tool, "version": imported.version, "file": imported.file},
     }
 
 

@@ -20,17 +20,16 @@ from typing import Any, Final
 import numpy as np
 
 from kvswarm.analysis.counting import Tally
-from kvswarm.analysis.differences import CONFIDENCE, POWER, RELEVANT_SHARE, hold
+from kvswarm.analysis.differences import CONFIDENCE, POWER, RELEVANT_SHARE, hold, t_interval
 from kvswarm.analysis.effects import Floats
 from kvswarm.analysis.rows import Rows
 from kvswarm.analysis.variants import mean_gap_ms
 from kvswarm.rundir import RunInfo
-from kvswarm.workload.interleaving import ARMS, Interleaving, interleaving_as
+from kvswarm.workload.interleaving import ARMS, LEAST_PAIRS, Interleaving, interleaving_as
 
 COLUMNS: Final = (
     "index", "ok", "ttft_ms", "itl_ms", "tpot_ms", "e2e_ms", "tokens",
 )  # fmt: skip
-LEAST_PAIRS: Final = 6
 MOST_PAIRS: Final = 1_000_000
 NEAR: Final = 0.98
 """More pairs need less: a step stays below what the step before wanted."""
@@ -65,6 +64,8 @@ def _error_share(block: Block) -> float | None:
 @dataclass(frozen=True, slots=True)
 class _Figure:
     name: str
+    heading: str
+    unit: str
     of: Callable[[Block], float | None]
     more_is: str
     """In words: what a target is whose figure is above the other's."""
@@ -73,12 +74,25 @@ class _Figure:
 
 FIGURES: Final = (
     *(
-        _Figure(f"{name}_p50_ms", _median(f"{name}_ms"), "slower", "faster")
-        for name in ("ttft", "itl", "tpot", "e2e")
+        _Figure(f"{name}_p50_ms", f"{words} p50", "ms", _median(f"{name}_ms"), "slower", "faster")
+        for name, words in (
+            ("ttft", "TTFT"),
+            ("itl", "ITL (mean of a request)"),
+            ("tpot", "TPOT"),
+            ("e2e", "E2E"),
+        )
     ),
-    _Figure("user_output_tokens_per_s", _tokens_per_s, "faster", "slower"),
-    _Figure("error_share", _error_share, "worse", "better"),
+    _Figure(
+        "user_output_tokens_per_s",
+        "output tokens/s of a user",
+        "tokens/s",
+        _tokens_per_s,
+        "faster",
+        "slower",
+    ),
+    _Figure("error_share", "errors", "", _error_share, "worse", "better"),
 )
+FIGURE_OF: Final = {figure.name: figure for figure in FIGURES}
 
 
 class Interleaved:
@@ -101,12 +115,11 @@ class Interleaved:
             return
         indices = rows["index"].astype(np.int64)
         wanted = rows.measured & interleaving.kept(indices)
-        told = rows["completion_tokens"]
         columns = {
             "index": rows["index"],
             "ok": rows.ok.astype(np.float64),
             "itl_ms": mean_gap_ms(rows),
-            "tokens": np.where(np.isnan(told), rows["events"], told),
+            "tokens": rows.output_tokens,
             **{name: rows[name] for name in ("ttft_ms", "tpot_ms", "e2e_ms")},
         }
         self._parts.append({name: columns[name][wanted] for name in COLUMNS})
@@ -202,23 +215,10 @@ def _effect(figure: _Figure, blocks: list[tuple[Block, Block]]) -> dict[str, Any
         "pairs_needed": None,
     }
     if len(both) >= LEAST_PAIRS:
-        effect |= _judged(differences)
+        error = float(differences.std(ddof=1)) / math.sqrt(len(both))
+        found = t_interval(difference, error, len(both) - 1)
+        effect |= dict(zip(("low", "high", "p_value"), found, strict=True))
     return effect
-
-
-def _judged(differences: Floats) -> dict[str, Any]:
-    """The interval and the p-value."""
-    from scipy.stats import t  # noqa: PLC0415 - half a second, which few commands need
-
-    count, mean = len(differences), float(differences.mean())
-    spread = float(differences.std(ddof=1))
-    error = spread / math.sqrt(count)
-    half = float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * error
-    if error == 0.0:
-        p_value = 1.0 if mean == 0.0 else 0.0
-    else:
-        p_value = 2.0 * float(t.sf(abs(mean) / error, count - 1))
-    return {"low": mean - half, "high": mean + half, "p_value": p_value}
 
 
 def _needed(effect: dict[str, Any], figures: int) -> int | None:
@@ -249,22 +249,12 @@ def _words(effect: dict[str, Any]) -> str:
     if effect["p_value_corrected"] is None:
         return f"too little to tell: {effect['pairs']} pairs of blocks, {LEAST_PAIRS} are needed"
     if effect["p_value_corrected"] < ALPHA:
-        figure = next(each for each in FIGURES if each.name == effect["figure"])
+        figure = FIGURE_OF[effect["figure"]]
         return figure.more_is if effect["difference"] > 0 else figure.less_is
     words = "no difference that this run can show"
     if effect["pairs_needed"] is not None and effect["pairs_needed"] > effect["pairs"]:
         words += f" ({effect['pairs_needed']} pairs of blocks would show {RELEVANT_SHARE:.0%})"
     return words
-
-
-UNITS: Final = {
-    "ttft_p50_ms": ("TTFT p50", "ms"),
-    "itl_p50_ms": ("ITL (mean of a request) p50", "ms"),
-    "tpot_p50_ms": ("TPOT p50", "ms"),
-    "e2e_p50_ms": ("E2E p50", "ms"),
-    "user_output_tokens_per_s": ("output tokens/s of a user", "tokens/s"),
-    "error_share": ("errors", ""),
-}
 
 
 def interleave_lines(section: dict[str, Any] | None) -> list[str]:
@@ -276,20 +266,17 @@ def interleave_lines(section: dict[str, Any] | None) -> list[str]:
         for arm in section["arms"]
     ]
     for effect in section["effects"]:
-        name, unit = UNITS[effect["figure"]]
+        figure = FIGURE_OF[effect["figure"]]
         parts = [f"A {effect['reference']:.4g}", f"B {effect['difference']:+.3g}"]
         change = effect["change_share"]
         share = "" if change is None else f" ({change:+.1%})"
-        text = f"{name}: {', '.join(parts)} {unit}".rstrip() + share
+        text = f"{figure.heading}: {', '.join(parts)} {figure.unit}".rstrip() + share
         if effect["low"] is not None:
             text += f", 95 %: {effect['low']:+.3g} to {effect['high']:+.3g}"
-        lines.append(f"{text}: {_of_b(effect['verdict'])}")
+        lines.append(f"{text}: {_of_b(figure, effect['verdict'])}")
     lines.append("all other figures of this run are of both targets together")
     return lines
 
 
-def _of_b(verdict: str) -> str:
-    return f"B is {verdict}" if verdict in SIDES else verdict
-
-
-SIDES: Final = frozenset(words for each in FIGURES for words in (each.more_is, each.less_is))
+def _of_b(figure: _Figure, verdict: str) -> str:
+    return f"B is {verdict}" if verdict in {figure.more_is, figure.less_is} else verdict

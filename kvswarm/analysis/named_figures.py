@@ -10,15 +10,14 @@ its path, with dots (`requests.failed`) or with underscores (`requests_failed`).
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from itertools import product
 from typing import Any, Final, Literal
 
+from kvswarm.analysis.schemas import SUMMARY, schema
 from kvswarm.profiles.problems import nearest
 from kvswarm.records import ERROR_KINDS
 
@@ -194,28 +193,21 @@ def _direction(path: Path) -> Direction | None:
 
 
 @cache
-def _schema() -> dict[str, Any]:
-    text = resources.files("kvswarm.analysis").joinpath("summary.schema.json").read_text("utf-8")
-    schema: dict[str, Any] = json.loads(text)
-    return schema
-
-
-@cache
 def _numbers() -> tuple[Path, ...]:
     """Where numbers of this run stand in a summary, lists left out."""
-    paths = dict.fromkeys(path for path in _walk(_schema(), ()) if path[-1] != "*")
+    paths = dict.fromkeys(path for path in _walk(schema(SUMMARY), ()) if path[-1] != "*")
     return tuple(path for path in paths if path[0] not in {"run", "baseline"})
 
 
 @cache
 def _maps() -> frozenset[Path]:
     """Where maps of numbers stand whose keys are not the same in all runs."""
-    return frozenset(path[:-1] for path in _walk(_schema(), ()) if path[-1] == "*")
+    return frozenset(path[:-1] for path in _walk(schema(SUMMARY), ()) if path[-1] == "*")
 
 
 def _walk(part: Mapping[str, Any], path: Path) -> Iterator[Path]:
     if "$ref" in part:
-        yield from _walk(_schema()["$defs"][part["$ref"].rpartition("/")[2]], path)
+        yield from _walk(schema(SUMMARY)["$defs"][part["$ref"].rpartition("/")[2]], path)
     for each in part.get("anyOf", ()):
         yield from _walk(each, path)
     kinds = part.get("type", ())

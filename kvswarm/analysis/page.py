@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Iterable
 from string import Template
 from typing import Final
 
@@ -63,14 +64,14 @@ code { overflow-wrap: anywhere; }
 <body>
 """
 BODY: Final = """<h1>$title</h1>
-<div class="verdict $status"><strong>Verdict: $status</strong><ul>$reasons</ul></div>
+<div class="verdict $status"><strong>Verdict: $status</strong>$reasons</div>
 <h2>Latencies</h2>
 <div class="wide"><table>$latencies</table></div>
 $features
 <h2>Run</h2>
 <div class="wide"><table class="facts">$facts</table></div>
 <h2>Gates</h2>
-<ul>$gates</ul>
+$gates
 $server
 $replicas
 $cost
@@ -168,6 +169,18 @@ def frame(title: str, body: str) -> str:
 def meaning(word: str, text: str) -> str:
     """HTML of a word that says what it means, on hover and on focus."""
     return f'<abbr title="{html.escape(text)}">{html.escape(word)}</abbr>'
+
+
+def table(rows: Iterable[str], *, facts: bool = False) -> str:
+    """HTML of a table, which scrolls where it is too wide; one of `facts` is not sorted."""
+    kind = ' class="facts"' if facts else ""
+    return f'<div class="wide"><table{kind}>{"".join(rows)}</table></div>'
+
+
+def bullets(texts: Iterable[str]) -> str:
+    """HTML of a list of texts; nothing where there are none."""
+    items = "".join(f"<li>{html.escape(text)}</li>" for text in texts)
+    return f"<ul>{items}</ul>" if items else ""
 
 
 def embedded(figure: go.Figure, place: str) -> str:

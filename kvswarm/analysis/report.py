@@ -20,12 +20,21 @@ from plotly.offline import get_plotlyjs
 
 from kvswarm.analysis.estimates import estimate_lines
 from kvswarm.analysis.interleaved import interleave_lines
-from kvswarm.analysis.page import PAGE, embedded, meaning
+from kvswarm.analysis.page import PAGE, bullets, embedded, meaning, table
 from kvswarm.analysis.report_cost import cost_html
 from kvswarm.analysis.report_course import course_html, found_warmup, stalls_plot
 from kvswarm.analysis.report_replicas import replicas_html, replicas_plot
 from kvswarm.analysis.report_server import server_html, server_plots
-from kvswarm.analysis.rows import MOMENTS, Flags, Floats, ahead_ns, clock_offsets_ns, open_table
+from kvswarm.analysis.rows import (
+    MOMENTS,
+    Flags,
+    Floats,
+    ahead_ns,
+    clock_offsets_ns,
+    open_table,
+    told_or_events,
+)
+from kvswarm.analysis.samples import spread_over
 from kvswarm.analysis.wording import (
     amount,
     claim_lines,
@@ -89,7 +98,7 @@ def report_page(run: RunDir, info: RunInfo, summary: dict[str, Any]) -> str:
     return Template(PAGE).substitute(
         title=html.escape(run_title(summary["run"])),
         status=html.escape(verdict["status"]),
-        reasons="".join(f"<li>{html.escape(reason)}</li>" for reason in verdict["reasons"]),
+        reasons=bullets(verdict["reasons"]),
         facts=_facts(summary),
         latencies=_latencies(summary),
         gates=_gates(summary),
@@ -151,42 +160,34 @@ def _latencies(summary: dict[str, Any]) -> str:
 
 
 def _gates(summary: dict[str, Any]) -> str:
-    lines = [f"<li>{html.escape(line)}</li>" for line in gate_lines(summary)]
-    return "".join(lines) or "<li>none</li>"
+    return bullets(gate_lines(summary) or ["none"])
 
 
 def _features(summary: dict[str, Any]) -> str:
     """Variants, effects and outputs, where the run has them."""
-    parts = []
-    interleaved = [
-        f"<li>{html.escape(line)}</li>" for line in interleave_lines(summary["interleave"])
-    ]
-    if interleaved:
-        parts.append(f"<h2>Two targets in turn</h2><ul>{''.join(interleaved)}</ul>")
+    parts = [_listed("Two targets in turn", interleave_lines(summary["interleave"]))]
     if summary["variants"]:
         heading, *rows = variant_cells(summary["variants"])
         lines = [_row([("th", html.escape(cell)) for cell in heading])]
         for name, *cells in rows:
             texts = [("td", html.escape(cell)) for cell in cells]
             lines.append(_row([("th", html.escape(name)), *texts]))
-        parts.append(f'<h2>Variants</h2><div class="wide"><table>{"".join(lines)}</table></div>')
-    effects = [f"<li>{html.escape(line)}</li>" for line in effect_lines(summary)]
-    if effects:
-        parts.append(f"<h2>Effects</h2><ul>{''.join(effects)}</ul>")
+        parts.append(f"<h2>Variants</h2>{table(lines)}")
+    parts.append(_listed("Effects", effect_lines(summary)))
     outputs = summary["outputs"]
     if outputs is not None:
         details = [f"{entry['detail']} ({entry['count']})" for entry in outputs["details"]]
-        items = "".join(f"<li>{html.escape(detail)}</li>" for detail in details)
         text = html.escape(outputs_text(outputs))
-        parts.append(f"<h2>Outputs</h2><p>{text}</p><ul>{items}</ul>")
-    estimate = summary["estimate"]
-    if estimate is not None:
-        items = "".join(f"<li>{html.escape(line)}</li>" for line in estimate_lines(estimate))
-        parts.append(f"<h2>Against the estimate</h2><ul>{items}</ul>")
-    claims = [f"<li>{html.escape(line)}</li>" for line in claim_lines(summary)]
-    if claims:
-        parts.append(f"<h2>Claims of the profile</h2><ul>{''.join(claims)}</ul>")
+        parts.append(f"<h2>Outputs</h2><p>{text}</p>{bullets(details)}")
+    if summary["estimate"] is not None:
+        parts.append(_listed("Against the estimate", estimate_lines(summary["estimate"])))
+    parts.append(_listed("Claims of the profile", claim_lines(summary)))
     return "".join(parts)
+
+
+def _listed(heading: str, lines: list[str]) -> str:
+    """A section of lines; empty where there are none."""
+    return f"<h2>{heading}</h2>{bullets(lines)}" if lines else ""
 
 
 class _Columns:
@@ -213,9 +214,9 @@ class _Columns:
             self.ttft_ms = plain["ttft_ms"].astype(float)
             self.e2e_ms = plain["e2e_ms"].astype(float)
             self.prompt_tokens = plain["prompt_tokens"].astype(float)
-            told = plain["completion_tokens"].astype(float)
-            # As in the summary: where the server told no count, its events stand in.
-            self.tokens = np.where(np.isnan(told), plain["events"].astype(float), told)
+            self.tokens = told_or_events(
+                plain["completion_tokens"].astype(float), plain["events"].astype(float)
+            )
             self.errors = plain["error_kind"]
             self.ok = np.array([kind is None for kind in self.errors], dtype=bool)
             self.phases = plain["phase"]
@@ -370,14 +371,10 @@ def _tokens_per_s(columns: _Columns) -> go.Figure | None:
     if not wanted.any():
         return None
     edges = _bins(float(columns.end_s[wanted].max()))
-    rate = np.zeros(TIME_BINS)
     # Each request's tokens evenly between its first token and its end.
-    starts, ends = columns.first_s[wanted], np.maximum(columns.end_s[wanted], 1e-9)
-    per_s = columns.tokens[wanted] / np.maximum(ends - starts, 1e-6)
-    for place in range(TIME_BINS):
-        overlap = np.minimum(ends, edges[place + 1]) - np.maximum(starts, edges[place])
-        rate[place] = float((per_s * np.clip(overlap, 0, None)).sum())
-    rate /= edges[1] - edges[0]
+    starts, ends = columns.first_s[wanted], columns.end_s[wanted]
+    tokens = spread_over(edges, starts, ends, columns.tokens[wanted])
+    rate = np.maximum(tokens, 0.0) / (edges[1] - edges[0])  # sums of large numbers, less others
     figure = go.Figure(go.Scatter(x=edges[:-1].tolist(), y=rate.tolist(), mode="lines"))
     return figure.update_layout(
         title="Output tokens/s", xaxis_title="time, s", yaxis_title="tokens/s"

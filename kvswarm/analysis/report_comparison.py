@@ -33,7 +33,7 @@ from kvswarm.analysis.comparison_words import (
     interval_text,
     value_text,
 )
-from kvswarm.analysis.page import embedded, frame, meaning
+from kvswarm.analysis.page import bullets, embedded, frame, meaning, table
 from kvswarm.analysis.samples import FIGURES, Figure
 
 BAR_PX: Final = 26
@@ -71,11 +71,11 @@ def comparison_html(comparison: RunComparison) -> str:
             "<h2>Changes, with intervals of 95 %</h2>",
             f'<div class="plots">{"".join(plots)}</div>',
         ]
-    parts += ["<h2>In words</h2>", _list([each.text for each in comparison.sentences])]
+    parts += ["<h2>In words</h2>", bullets([each.text for each in comparison.sentences])]
     if comparison.factors is not None:
         parts += ["<h2>By backend, quantization and load</h2>", _factors(comparison.factors)]
     if comparison.notes:
-        parts += ["<h2>Notes</h2>", _list(comparison.notes)]
+        parts += ["<h2>Notes</h2>", bullets(comparison.notes)]
     return "\n".join(parts)
 
 
@@ -86,7 +86,7 @@ def _runs(comparison: RunComparison) -> str:
         head = html.escape(f"{run.label}{base}: {run_text(run)}")
         parts.append(
             f'<div class="verdict {html.escape(run.verdict)}"><strong>{head}</strong>'
-            f" &ndash; {html.escape(run.verdict)}{_list(run.reasons)}</div>"
+            f" &ndash; {html.escape(run.verdict)}{bullets(run.reasons)}</div>"
         )
     return "".join(parts)
 
@@ -110,7 +110,7 @@ def _figures(comparison: RunComparison) -> str:
             if run.label in pairs:
                 cells.append(_change_cells(figure, pairs[run.label]))
         rows.append(f"<tr>{''.join(cells)}</tr>")
-    return f'<div class="wide"><table>{"".join(rows)}</table></div>'
+    return table(rows)
 
 
 def _change_cells(figure: Figure, pair: Pair) -> str:
@@ -189,10 +189,4 @@ def _factors(factors: Factors) -> str:
         f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in factor_cells(row))}</tr>"
         for row in factors.rows
     ]
-    table = f'<div class="wide"><table><tr>{heading}</tr>{"".join(rows)}</table></div>'
-    return table + _list(factor_lines(factors))
-
-
-def _list(texts: Sequence[str]) -> str:
-    items = "".join(f"<li>{html.escape(text)}</li>" for text in texts)
-    return f"<ul>{items}</ul>" if items else ""
+    return table([f"<tr>{heading}</tr>", *rows]) + bullets(factor_lines(factors))

@@ -15,6 +15,7 @@ from kvswarm.analysis.cost_lines import (
     machine_text,
     usd,
 )
+from kvswarm.analysis.page import bullets, meaning, table
 
 
 def cost_html(summary: dict[str, Any]) -> str:
@@ -30,13 +31,13 @@ def _cost(cost: dict[str, Any]) -> str:
     rows = []
     if cost["window_usd"] is not None:
         rows += [_row("per hour", usd(cost["per_hour_usd"]), "of all replicas, as they were held")]
-        rows += [_row(f"per {words}", usd(cost[key]), meaning) for words, key, meaning in COST_ROWS]
+        rows += [_row(f"per {words}", usd(cost[key]), means) for words, key, means in COST_ROWS]
         rows.append(_row("the window", usd(cost["window_usd"]), "that the figures are of"))
         if cost["idle_usd"] is not None:
             told = f"{usd(cost['idle_usd'])} ({cost['idle_share']:.1%})"
             rows.append(_row("of it idle", told, IDLE_BY[cost["idle_by"]]))
     machine = f"<p>{html.escape(machine_text(cost))}</p>" if rows else ""
-    return f"<h2>Cost</h2>{_table(rows)}{machine}{_notes(cost)}"
+    return f"<h2>Cost</h2>{_table(rows)}{machine}{bullets(cost['notes'])}"
 
 
 def _energy(energy: dict[str, Any]) -> str:
@@ -53,24 +54,16 @@ def _energy(energy: dict[str, Any]) -> str:
                 rows.append(
                     _row(f"per {words}, above idle", _amount(above, unit), "less idle power")
                 )
-    return f"<h2>Energy</h2>{_table(rows)}{_notes(energy)}"
+    return f"<h2>Energy</h2>{_table(rows)}{bullets(energy['notes'])}"
 
 
 def _amount(value: float | None, unit: str) -> str:
     return "-" if value is None else f"{value:.4g} {unit}"
 
 
-def _row(label: str, value: str, meaning: str) -> str:
-    name = f'<abbr title="{html.escape(meaning)}">{html.escape(label)}</abbr>'
-    return f"<tr><th>{name}</th><td>{html.escape(value)}</td></tr>"
+def _row(label: str, value: str, means: str) -> str:
+    return f"<tr><th>{meaning(label, means)}</th><td>{html.escape(value)}</td></tr>"
 
 
 def _table(rows: list[str]) -> str:
-    if not rows:
-        return ""
-    return f'<div class="wide"><table class="facts">{"".join(rows)}</table></div>'
-
-
-def _notes(section: dict[str, Any]) -> str:
-    items = "".join(f"<li>{html.escape(note)}</li>" for note in section["notes"])
-    return f"<ul>{items}</ul>" if items else ""
+    return table(rows, facts=True) if rows else ""

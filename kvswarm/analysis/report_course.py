@@ -19,7 +19,8 @@ from kvswarm.analysis.course_lines import (
     stall_lines,
     steady_cells,
 )
-from kvswarm.analysis.series import Span, read_replicas
+from kvswarm.analysis.page import bullets, table
+from kvswarm.analysis.series import read_replicas
 from kvswarm.analysis.server_told import all_names, kind_of, level_of
 from kvswarm.rundir import RunDir
 
@@ -46,8 +47,7 @@ def _steady(summary: dict[str, Any]) -> str:
         f"From {steady['begin_s']:.2f} s to {steady['end_s']:.2f} s after the first measured "
         f"request was sent; {steady['dropped_requests']} requests before."
     )
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in steady["notes"])
-    return f"<h2>Steady state</h2><p>{text}</p>{_table(rows)}<ul>{notes}</ul>"
+    return f"<h2>Steady state</h2><p>{text}</p>{_table(rows)}{bullets(steady['notes'])}"
 
 
 def _stalls(stalls: dict[str, Any] | None) -> str:
@@ -73,7 +73,7 @@ def _table(rows: Iterable[tuple[str, ...]]) -> str:
         + "</tr>"
         for label, *cells in rows
     ]
-    return f'<div class="wide"><table class="facts">{"".join(lines)}</table></div>'
+    return table(lines, facts=True)
 
 
 def found_warmup(steady: dict[str, Any] | None, begin_s: float) -> list[tuple[str, float, float]]:
@@ -104,10 +104,8 @@ def stalls_plot(
     for replica in read_replicas(run, sorted(all_names())):
         if kind_of(replica) is None:
             continue
-        first, last = int(replica.times_ns[0]), int(replica.times_ns[-1])
-        span = Span(first, last, (first, first), (last, last), whole=True)
         for name, axis in (("waiting", "y"), ("kv_usage_share", "y2")):
-            level = level_of(replica, name, span)
+            level = level_of(replica, name, replica.whole)
             if level is not None:
                 figure.add_scatter(
                     x=((level.times_ns - np.int64(origin_ns)) / 1e9).tolist(),

@@ -16,6 +16,7 @@ from typing import Any, Final
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from kvswarm.analysis.page import bullets, table
 from kvswarm.analysis.pods import POD_STEPS
 from kvswarm.analysis.replica_lines import (
     MEANINGS,
@@ -53,9 +54,8 @@ def replicas_html(replicas: dict[str, Any] | None, plot: str) -> str:
     """The section of the page; empty where the run followed no pods. `plot` is HTML."""
     if replicas is None:
         return ""
-    lines = "".join(f"<li>{html.escape(line)}</li>" for line in replica_lines(replicas))
     meanings = "; ".join(f"{name}: {meaning}" for name, meaning in MEANINGS.items())
-    parts = [f"<h2>Cold start and scaling</h2><ul>{lines}</ul>{plot}"]
+    parts = [f"<h2>Cold start and scaling</h2>{bullets(replica_lines(replicas))}{plot}"]
     if sets := set_cells(replicas):
         parts += [_table(["requests", *SET_COLUMNS], sets), f"<p>{html.escape(meanings)}.</p>"]
     if pods := pod_cells(replicas):
@@ -69,7 +69,7 @@ def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     for name, *cells in rows:
         texts = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
         lines.append(f"<tr><th>{html.escape(name)}</th>{texts}</tr>")
-    return f'<div class="wide"><table>{"".join(lines)}</table></div>'
+    return table(lines)
 
 
 def replicas_plot(

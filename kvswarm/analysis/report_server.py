@@ -12,8 +12,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from kvswarm.analysis.gpu_figures import gpu_names, power_level
-from kvswarm.analysis.page import meaning
-from kvswarm.analysis.series import Level, Replica, Span, read_replicas
+from kvswarm.analysis.page import bullets, meaning, table
+from kvswarm.analysis.series import Level, read_replicas
 from kvswarm.analysis.server_lines import COMPARED, compared_cells, figure_cells, gpu_text
 from kvswarm.analysis.server_told import all_names, kind_of, level_of
 from kvswarm.rundir import RunDir
@@ -55,16 +55,15 @@ def server_html(server: dict[str, Any] | None) -> str:
     rows += [_row(label, [column.get(label, "-") for column in cells.values()]) for label in labels]
     if gpu := gpu_text(server["gpu"]):
         rows.append(_row("GPU", [gpu]))
-    parts = [f'<div class="wide"><table class="facts">{"".join(rows)}</table></div>']
+    parts = [table(rows, facts=True)]
     if server["reconciliation"] is not None:
         head = _row("", ["client", "server", "difference", "explained"])
         lines = [
             _row(label, compared_cells(server["reconciliation"][name]))
             for name, label in COMPARED.items()
         ]
-        parts.append(f'<div class="wide"><table class="facts">{head}{"".join(lines)}</table></div>')
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in server["notes"])
-    return f"<h2>Server</h2>{''.join(parts)}<ul>{notes}</ul>"
+        parts.append(table([head, *lines], facts=True))
+    return f"<h2>Server</h2>{''.join(parts)}{bullets(server['notes'])}"
 
 
 def server_plots(run: RunDir, origin_ns: float) -> list[go.Figure]:
@@ -80,13 +79,13 @@ def server_plots(run: RunDir, origin_ns: float) -> list[go.Figure]:
             for replica in replicas
             if kind_of(replica) is not None
             for name in names
-            if (found := level_of(replica, name, _all_of(replica))) is not None
+            if (found := level_of(replica, name, replica.whole)) is not None
         }
         figures.append(_figure(title, unit, lines, origin_ns))
     powers = {
         (replica.name, "power"): found
         for replica in replicas
-        if (found := power_level(replica, _all_of(replica))) is not None
+        if (found := power_level(replica, replica.whole)) is not None
     }
     figures.append(_figure("GPU power", "W", powers, origin_ns))
     return [figure for figure in figures if figure is not None]
@@ -96,11 +95,6 @@ def _row(label: str, cells: list[str]) -> str:
     texts = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
     name = meaning(label, MEANINGS[label]) if label in MEANINGS else html.escape(label)
     return f"<tr><th>{name}</th>{texts}</tr>"
-
-
-def _all_of(replica: Replica) -> Span:
-    first, last = int(replica.times_ns[0]), int(replica.times_ns[-1])
-    return Span(first, last, (first, first), (last, last), whole=True)
 
 
 def _figure(

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import plotly.graph_objects as go
 
-from kvswarm.analysis.page import embedded, frame
+from kvswarm.analysis.page import bullets, embedded, frame, table
 
 LOADS: Final = {"rate_rps": "offered, requests/s", "concurrency": "users"}
 MARK: Final = {"color": "#888", "dash": "dot"}
@@ -56,7 +56,7 @@ def sweep_html(sweep: Mapping[str, Any]) -> str:
         parts.append(f'<div class="plots">{"".join(packed)}</div>')
     if not sweep["curves"]:
         parts.append(_values_table(sweep["values"]))
-    parts.append(_items(_told(sweep)))
+    parts.append(bullets(_told(sweep)))
     return "".join(parts)
 
 
@@ -83,9 +83,9 @@ def search_html(search: Mapping[str, Any], result: str, unit: str) -> str:
         (
             f"<p><strong>{html.escape(result)}</strong></p>",
             f"<p>Target: {html.escape(search['target'])}</p>",
-            f'<div class="wide"><table>{head}{"".join(rows)}</table></div>',
+            table([head, *rows]),
             f'<div class="plots">{embedded(_shares(search, unit), "shares")}</div>',
-            _items([*reasons, *search["notes"]]),
+            bullets([*reasons, *search["notes"]]),
         )
     )
 
@@ -149,7 +149,7 @@ def _curve_table(curve: Mapping[str, Any]) -> str:
         _row([f"{point['load']:g}", *(_number(point[member]) for _, member in COLUMNS)])
         for point in curve["points"]
     ]
-    return f'<div class="wide"><table>{head}{"".join(rows)}</table></div>'
+    return table([head, *rows])
 
 
 def _values_table(values: Sequence[Mapping[str, Any]]) -> str:
@@ -165,7 +165,7 @@ def _values_table(values: Sequence[Mapping[str, Any]]) -> str:
         for value in values
     ]
     heads = ["value", "", "tokens/s", "TTFT p50, ms", "TTFT p99, ms", "ITL p99, ms", "TPOT p50, ms"]
-    return f'<div class="wide"><table>{_row(heads, "th")}{"".join(rows)}</table></div>'
+    return table([_row(heads, "th"), *rows])
 
 
 def _told(sweep: Mapping[str, Any]) -> Iterator[str]:
@@ -175,10 +175,6 @@ def _told(sweep: Mapping[str, Any]) -> Iterator[str]:
         for reason in value["reasons"]:
             yield f"{value['text']}: {value['verdict']}: {reason}"
     yield from sweep["notes"]
-
-
-def _items(texts: Sequence[str] | Iterator[str]) -> str:
-    return "<ul>" + "".join(f"<li>{html.escape(text)}</li>" for text in texts) + "</ul>"
 
 
 def _number(value: float | None) -> str:

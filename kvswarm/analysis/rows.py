@@ -74,6 +74,11 @@ class Rows:
         """Requests that enter latencies: measured and successful."""
         return self.ok & self.measured
 
+    @cached_property
+    def output_tokens(self) -> Floats:
+        """Output tokens of each row; where the server told no count, its events stand in."""
+        return told_or_events(self["completion_tokens"], self["events"])
+
     def of(self, name: str, wanted: Flags) -> Floats:
         """The values of a column in the wanted rows, where they are not missing."""
         values = self.numbers[name][wanted]
@@ -83,6 +88,12 @@ class Rows:
         """The values of a list column over the wanted rows."""
         values, offsets = self.lists[name]
         return values[np.repeat(wanted, np.diff(offsets))]
+
+
+def told_or_events(completion_tokens: Floats, events: Floats) -> Floats:
+    """Output tokens; where the server told no count (NaN), token-bearing events stand in."""
+    tokens: Floats = np.where(np.isnan(completion_tokens), events, completion_tokens)
+    return tokens
 
 
 @contextlib.contextmanager
@@ -119,11 +130,11 @@ def _groups(file: pq.ParquetFile, wanted: Sequence[str]) -> Iterator[pa.Table]:
     with ThreadPoolExecutor(1) as pool:
         ahead: Future[pa.Table] | None = None
         for group in range(file.num_row_groups):
-            this = ahead or pool.submit(file.read_row_group, group, columns=wanted)
-            ahead = None
-            if group + 1 < file.num_row_groups:
-                ahead = pool.submit(file.read_row_group, group + 1, columns=wanted)
-            yield this.result()
+            this, ahead = ahead, pool.submit(file.read_row_group, group, columns=wanted)
+            if this is not None:
+                yield this.result()
+        if ahead is not None:
+            yield ahead.result()
 
 
 def clock_offsets_ns(info: RunInfo) -> dict[int, int]:

@@ -120,7 +120,10 @@ def samples_of(run: RunDir) -> RunSamples:
     Goodput has values where the profile has SLOs or answers were judged: else it is throughput.
     """
     slo = profile_from_dict(run.read_info().profile).slo
-    parts = [_part(rows, slo) for rows in read_rows(run)]
+    parts, gaps = [], 0
+    for rows in read_rows(run):
+        parts.append(_part(rows, slo))
+        gaps += len(rows.lists["itl_us"][0])
     whole = {name: np.concatenate([part[name] for part in parts]) for name in PARTS}
     order = np.argsort(whole["moment_ns"], kind="stable")
     whole = {name: values[order] for name, values in whole.items()}
@@ -132,16 +135,15 @@ def samples_of(run: RunDir) -> RunSamples:
     samples["error"] = Sample.of(1.0 - whole["ok"], index)
     samples["good"] = Sample.of(whole["good"], index)
     samples["valid"] = Sample.of(whole["valid"][good], index[good])
-    samples["itl_ms"] = _gaps(run, index[good])
+    samples["itl_ms"] = _gaps(run, index[good], gaps)
     samples |= _slices(whole, good)
     return RunSamples(samples)
 
 
 PLAIN: Final = (
-    "index", "sent_ns", "first_token_ns", "last_token_ns", "end_ns", "completion_tokens",
-    "events", *PER_REQUEST,
+    "index", "sent_ns", "first_token_ns", "last_token_ns", "end_ns", *PER_REQUEST,
 )  # fmt: skip
-PARTS: Final = (*PLAIN, "moment_ns", "ok", "valid", "good")
+PARTS: Final = (*PLAIN, "moment_ns", "ok", "valid", "good", "tokens")
 
 
 def _part(rows: Rows, slo: Mapping[str, float]) -> dict[str, Floats]:
@@ -160,12 +162,15 @@ def _part(rows: Rows, slo: Mapping[str, float]) -> dict[str, Floats]:
         "ok": rows.ok[wanted].astype(np.float64),
         "valid": valid.astype(np.float64),
         "good": meets_all_slos(rows, slo)[wanted].astype(np.float64),
+        "tokens": rows.output_tokens[wanted],
     }
 
 
-def _gaps(run: RunDir, index: Integers) -> Sample:
-    """The gaps of the successful requests, those of one request together, in ms."""
-    total = sum(len(rows.lists["itl_us"][0]) for rows in read_rows(run))
+def _gaps(run: RunDir, index: Integers, total: int) -> Sample:
+    """The gaps of the successful requests, those of one request together, in ms.
+
+    `total`: as many as the run has. They are read in a pass of their own, so as to hold no more.
+    """
     step = -(-total // MOST_GAPS) if total else 1
     kept = index[::step]
     place_of = np.argsort(kept, kind="stable")
@@ -200,15 +205,14 @@ def _slices(whole: dict[str, Floats], good: Any) -> dict[str, Sample]:
         values: Floats = (whole[name][wanted] - sent[0]) / 1e9
         return values
 
-    met, tokens = whole["good"] == 1.0, whole["completion_tokens"][good]
-
+    met = whole["good"] == 1.0
     sums = {
         "requests_per_s": spread_over(edges, seconds("sent_ns"), seconds("end_ns"), 1.0),
         "output_tokens_per_s": spread_over(
             edges,
             seconds("first_token_ns"),
             seconds("last_token_ns"),
-            np.where(np.isnan(tokens), whole["events"][good], tokens),
+            whole["tokens"][good],
         ),
         "goodput_rps": spread_over(edges, seconds("sent_ns", met), seconds("end_ns", met), 1.0),
     }

@@ -86,6 +86,12 @@ class Replica:
         """Whether any name begins so."""
         return any(name.startswith(beginnings) for name in self.series)
 
+    @property
+    def whole(self) -> Span:
+        """From its first page to its last."""
+        first, last = int(self.times_ns[0]), int(self.times_ns[-1])
+        return Span(first, last, (first, first), (last, last), whole=True)
+
     def span(self, first_sent_ns: int, last_end_ns: int, *, late: bool = False) -> Span:
         """From the last page that was read by then, to the first that was asked for after.
 

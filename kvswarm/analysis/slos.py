@@ -15,10 +15,20 @@ from kvswarm.analysis.rows import Flags, Rows
 
 def meets_all_slos(rows: Rows, limits_ms: Mapping[str, float]) -> Flags:
     """Which rows, of whatever phase, were successful and valid and met every SLO; (rows,)."""
-    met: Flags = rows.ok & (rows.output_valid != False)  # noqa: E712 - None is no False
-    for name, limit_ms in limits_ms.items():
-        met = met & meets_slo(rows, name, limit_ms)
-    return met
+    return all_met(rows, slos_met(rows, limits_ms))
+
+
+def slos_met(rows: Rows, limits_ms: Mapping[str, float]) -> dict[str, Flags]:
+    """Which rows meet each SLO, by its name."""
+    return {name: meets_slo(rows, name, limit_ms) for name, limit_ms in limits_ms.items()}
+
+
+def all_met(rows: Rows, met: Mapping[str, Flags]) -> Flags:
+    """The same, by what `slos_met` gave."""
+    valid: Flags = rows.ok & (rows.output_valid != False)  # noqa: E712 - None is no False
+    for flags in met.values():
+        valid = valid & flags
+    return valid
 
 
 def meets_slo(rows: Rows, name: str, limit_ms: float) -> Flags:

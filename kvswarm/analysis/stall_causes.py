@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kvswarm.analysis.series import Replica, Span, read_replicas
+from kvswarm.analysis.series import Replica, read_replicas
 from kvswarm.analysis.server_names import KINDS, Pick
 from kvswarm.analysis.server_told import all_names, kind_of, level_of
 from kvswarm.rundir import RunDir, RunInfo
@@ -88,7 +88,7 @@ def server_pages(run: RunDir, info: RunInfo, origin_ns: float) -> dict[str, list
         for cause, name, above in (
             ("queue", "waiting", 0.0), ("kv_cache", "kv_usage_share", FULL_CACHE_SHARE),
         ):  # fmt: skip
-            level = level_of(replica, name, clock.whole)
+            level = level_of(replica, name, replica.whole)
             if level is not None:
                 amount = np.cumsum(level.values > above).astype(np.float64)
                 found[cause].append(clock.pages(level.times_ns, amount, counter=False))
@@ -108,8 +108,6 @@ class _Clock:
     def __init__(self, replica: Replica, origin_ns: float) -> None:
         self._origin_ns = np.int64(origin_ns)
         self._read_ns, self._asked_ns = replica.times_ns, replica.asked_ns
-        first, last = int(replica.times_ns[0]), int(replica.times_ns[-1])
-        self.whole = Span(first, last, (first, first), (last, last), whole=True)
 
     def pages(self, times_ns: NDArray[np.int64], amount: Floats, *, counter: bool) -> Pages:
         """A condition at the pages that were read at these times."""

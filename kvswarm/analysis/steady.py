@@ -92,11 +92,8 @@ class SteadyState:
     def add(self, rows: Rows) -> None:
         """Add a piece of the table."""
         wanted = rows.ok & ~np.isnan(rows["first_token_ns"])
-        tokens = np.where(
-            np.isnan(rows["completion_tokens"]), rows["events"], rows["completion_tokens"]
-        )
         columns = {name: rows[name] for name in (*TIMES, "ttft_ms")}
-        columns |= {"tokens": tokens, "measured": rows.measured.astype(np.float64)}
+        columns |= {"tokens": rows.output_tokens, "measured": rows.measured.astype(np.float64)}
         for name, values in columns.items():
             self._parts.setdefault(name, []).append(values[wanted])
 

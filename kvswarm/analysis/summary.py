@@ -24,11 +24,11 @@ from kvswarm.analysis.course import Course
 from kvswarm.analysis.gates import gates_of
 from kvswarm.analysis.imported import summarise_imported
 from kvswarm.analysis.interleaved import Interleaved
-from kvswarm.analysis.moments import moment
 from kvswarm.analysis.reconcile import server_section
 from kvswarm.analysis.replicas import Replicas
 from kvswarm.analysis.rows import Flags, Floats, Rows, read_rows
-from kvswarm.analysis.slos import meets_slo
+from kvswarm.analysis.run_facts import run_facts
+from kvswarm.analysis.slos import all_met, slos_met
 from kvswarm.analysis.table import TableReport
 from kvswarm.analysis.uncertainty import first_late_us, spread_gaps_us
 from kvswarm.analysis.variants import Variants
@@ -123,7 +123,7 @@ def summarise(run: RunDir, table: TableReport | None = None) -> dict[str, Any]:
     summary = {
         "schema_version": SCHEMA_VERSION,
         "verdict": {"status": verdict.status, "reasons": list(verdict.reasons)},
-        "run": _run(info, profile),
+        "run": run_facts(info, profile, None),
         "requests": {
             "sent": totals.sent,
             "ok": totals.ok,
@@ -206,18 +206,16 @@ def _measure(rows: Rows, totals: Totals) -> None:
     if good.any():
         totals.first_sent_ns = min(totals.first_sent_ns, float(rows["sent_ns"][good].min()))
         totals.last_end_ns = max(totals.last_end_ns, float(rows["end_ns"][good].max()))
-    for name in ("prompt", "completion", "reasoning"):
+    for name in ("prompt", "reasoning"):
         totals.tokens[name] += int(rows.of(f"{name}_tokens", good).sum())
-    untold = good & np.isnan(rows["completion_tokens"])
-    totals.tokens["completion"] += int(rows["events"][untold].sum())
+    totals.tokens["completion"] += int(rows.output_tokens[good].sum())
 
 
 def _judge_slos(rows: Rows, totals: Totals, profile: Profile, window: Window | None) -> None:
-    meets_all: Flags = rows.good & (rows.output_valid != False)  # noqa: E712 - None is no False
-    for name, limit_ms in profile.slo.items():
-        meets = meets_slo(rows, name, limit_ms)
+    met = slos_met(rows, profile.slo)
+    for name, meets in met.items():
         totals.slo_met[name] += int((meets & rows.good).sum())
-        meets_all = meets_all & meets
+    meets_all = rows.good & all_met(rows, met)
     totals.good += int(meets_all.sum())
     if window is not None:
         totals.window_good += int((meets_all & _ended_within(rows, window)).sum())
@@ -237,8 +235,8 @@ def _count_in_window(rows: Rows, totals: Totals, window: Window) -> None:
     begun = has_token & (first_ns >= window.start_ns) & (first_ns <= window.end_ns)
     totals.window_input_tokens += float(rows.of("prompt_tokens", begun).sum())
     inside = _events_inside(rows, window)
-    told = np.where(np.isnan(rows["completion_tokens"]), rows["events"], rows["completion_tokens"])
-    per_event = np.divide(told, rows["events"], out=np.zeros(len(rows)), where=rows["events"] > 0)
+    events = rows["events"]
+    per_event = np.divide(rows.output_tokens, events, out=np.zeros(len(rows)), where=events > 0)
     totals.window_output_tokens += float((per_event * inside)[has_token].sum())
 
 
@@ -364,21 +362,3 @@ def _intervals(totals: Totals) -> list[Interval]:
             if high_ms is not None and low_ms is not None:
                 intervals.append(Interval(name=f"{name} {label}", low_ms=low_ms, high_ms=high_ms))
     return intervals
-
-
-def _run(info: RunInfo, profile: Profile) -> dict[str, Any]:
-    return {
-        "id": info.run_id,
-        "profile": profile.name,
-        "pattern": profile.load.pattern,
-        "model": info.target.model,
-        "target": info.target.base_url,
-        "endpoint": info.target.endpoint,
-        "simulator": info.target.simulator,
-        "seed": info.seed,
-        "started": moment(info.started_ns),
-        "ended_at": moment(info.ended_ns),
-        "ended": info.ended,
-        "notes": info.notes,
-        "imported": None,
-    }

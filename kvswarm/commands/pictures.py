@@ -59,10 +59,10 @@ figures.forEach((figure, place) => {
 """
 
 
-def write_pictures(run: RunDir) -> list[Path]:
+def write_pictures(run: RunDir, summary: dict[str, Any]) -> list[Path]:
     """Draw every plot; give the files. Raises UsageError, KvswarmError, RunDirError."""
     browser = _browser()
-    figures = run_figures(run, json.loads(run.summary.read_bytes()))
+    figures = run_figures(run, summary)
     pictures = _drawn(browser, figures)
     folder = run.path / "plots"
     folder.mkdir(exist_ok=True)

@@ -14,6 +14,7 @@ from kvswarm.analysis.estimates import keep_estimate
 from kvswarm.analysis.finish import finish
 from kvswarm.analysis.formats import write_formats
 from kvswarm.analysis.gates import exit_code
+from kvswarm.analysis.summary_file import read_summary
 from kvswarm.analysis.terminal import render
 from kvswarm.commands.cost_options import cost_asked
 from kvswarm.commands.costs import keep_costs
@@ -29,11 +30,11 @@ def report_typed(path: Path, values: dict[str, Any]) -> int:
     code = report(path, **values)
     written = []
     if formats is not None:
-        written += write_formats(run, msgspec.json.decode(run.summary.read_bytes()), formats)
+        written += write_formats(run, read_summary(run), formats)
     if png:
         from kvswarm.commands.pictures import write_pictures  # noqa: PLC0415 - rarely needed
 
-        written += write_pictures(run)
+        written += write_pictures(run, read_summary(run))
     for each in written:
         click.echo(f"Wrote {each}", err=True)
     return code

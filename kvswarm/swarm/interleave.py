@@ -12,11 +12,9 @@ from kvswarm.profiles.model import Profile
 from kvswarm.rundir import TargetInfo
 from kvswarm.stream.target import TLS, Target
 from kvswarm.swarm.preflight import check_adapters, known_target
-from kvswarm.workload.interleaving import Interleaving, interleaving_of
+from kvswarm.workload.interleaving import LEAST_PAIRS, Interleaving, interleaving_of
 
 FLAG: Final = "--interleave"
-LEAST_PAIRS: Final = 6
-"""Of fewer pairs of blocks an interval would say nothing."""
 
 
 def alternation(profile: Profile, block_requests: int | None) -> Interleaving:

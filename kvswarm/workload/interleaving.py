@@ -11,6 +11,7 @@ requests of a block run while the other arm's still do: they are made, and are i
 from __future__ import annotations
 
 import random
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -27,6 +28,8 @@ BLOCK_BY_USERS: Final = 8
 GUARD_OF_OPEN: Final = 8
 """Of an open loop nobody knows how many are in flight: a block's eighth is its guard."""
 OPEN_BLOCK: Final = 64
+LEAST_PAIRS: Final = 6
+"""Of fewer pairs of blocks an interval would say nothing."""
 
 
 class Interleaving(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +42,7 @@ class Interleaving(msgspec.Struct, frozen=True, kw_only=True):
 
     def first_arm(self, pair: int) -> int:
         """Which arm begins a pair of blocks: 0 or 1."""
-        return random.Random(f"{self.seed}:{pair}").getrandbits(1)  # noqa: S311 - no secret
+        return _drawn(self.seed, pair)
 
     def arm(self, index: int) -> int:
         """Which target request `index` goes to: 0 for A, 1 for B."""
@@ -66,6 +69,11 @@ class Interleaving(msgspec.Struct, frozen=True, kw_only=True):
             place < self.block_requests - self.guard_requests
         )
         return inside
+
+
+@lru_cache(maxsize=1024)
+def _drawn(seed: int, pair: int) -> int:
+    return random.Random(f"{seed}:{pair}").getrandbits(1)  # noqa: S311 - no secret
 
 
 def interleaving_as(info: InterleaveInfo) -> Interleaving:

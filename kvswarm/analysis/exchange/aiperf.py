@@ -20,7 +20,7 @@ import msgspec
 from kvswarm.analysis.exchange.imported_run import ImportedRun, Row, row_of
 from kvswarm.analysis.exchange.reading import Count, Time, at, number, text, whole
 from kvswarm.analysis.exchange.source import Source, spread
-from kvswarm.analysis.moments import moment
+from kvswarm.analysis.run_facts import moment
 from kvswarm.origin import ImportedInfo, ToldFigures
 
 SCHEMA_VERSION: Final = "1.4"

@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import cache
-from importlib import resources
 from typing import Any, Final
 
 import jsonschema
 
 from kvswarm.analysis.blocks import Floats
 from kvswarm.analysis.exchange.source import Source, spread
+from kvswarm.analysis.schemas import validator
 from kvswarm.errors import RunDirError
+
+SCHEMA: Final = "exchange/benchmark_report.schema.json"
 
 VERSION: Final = "0.2"
 STATISTICS: Final = {
@@ -55,20 +56,13 @@ def exported(source: Source, *, detail: bool = True) -> dict[str, Any]:
         "results": {"request_performance": {"aggregate": _aggregate(source)}},
     }
     try:
-        _validator().validate(report)
+        validator(SCHEMA).validate(report)
     except jsonschema.ValidationError as error:
         raise RunDirError(
             f"the run makes no Benchmark Report: {error.json_path}: {error.message}",
             fix="Export it in another format.",
         ) from error
     return report
-
-
-@cache
-def _validator() -> Any:
-    name = "benchmark_report.schema.json"
-    schema = resources.files("kvswarm.analysis.exchange").joinpath(name).read_text("utf-8")
-    return jsonschema.Draft202012Validator(json.loads(schema))
 
 
 def _scenario(source: Source) -> dict[str, Any] | None:

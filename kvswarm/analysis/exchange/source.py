@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from kvswarm.analysis.blocks import Floats, Integers
-from kvswarm.analysis.rows import Flags, open_table
+from kvswarm.analysis.rows import Flags, open_table, told_or_events
+from kvswarm.analysis.summary_file import read_summary
 from kvswarm.errors import RunDirError
 from kvswarm.rundir import RunDir, RunInfo
 
@@ -58,9 +58,7 @@ class Source:
     @cached_property
     def output_tokens(self) -> Floats:
         """Output tokens; where the server told no count, the events, as in the summary."""
-        told = self["completion_tokens"]
-        tokens: Floats = np.where(np.isnan(told), self["events"], told)
-        return tokens
+        return told_or_events(self["completion_tokens"], self["events"])
 
     @cached_property
     def starts_s(self) -> Floats:
@@ -122,12 +120,7 @@ class Source:
 def read_source(run: RunDir) -> Source:
     """Read a run for export. Raises RunDirError where it is not finished or has no requests."""
     info = run.read_info()
-    try:
-        summary = msgspec.json.decode(run.summary.read_bytes())
-    except (OSError, msgspec.DecodeError) as error:
-        raise RunDirError(
-            f"{run.summary}: cannot be read: {error}", fix=f"Make it: kvswarm report {run.path}"
-        ) from error
+    summary = read_summary(run)
     with open_table(run) as file:
         table = file.read(columns=[*NUMBERS, *TEXTS, "phase", "itl_us"])
     table = table.filter(pc.equal(table.column("phase"), "measure")).sort_by("index")
